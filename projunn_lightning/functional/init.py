@@ -1,0 +1,76 @@
+"""Initialisations on the Stiefel manifold, in place as in ``torch.nn.init``.
+
+Each takes matrices ``(*, n, p)``, real or complex, square, tall or wide, and fills every matrix of a batch on its own.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor
+
+
+@torch.no_grad()
+def haar_(tensor: Tensor, *, generator: Generator | None = None) -> Tensor:
+    """Fill with matrices drawn from the Haar (uniform) measure.
+
+    Source: Mezzadri 2007, "How to generate random matrices from the classical compact groups": QR of a Gaussian matrix
+    with the phases of R's diagonal moved into Q.
+
+    >>> torch.allclose((w := haar_(torch.empty(5, 3))).mT @ w, torch.eye(3), atol=1e-5)
+    True
+    """
+    n, p = tensor.shape[-2:]
+    shape = (*tensor.shape[:-2], max(n, p), min(n, p))
+    gaussian = torch.randn(shape, generator=generator, dtype=tensor.dtype, device=tensor.device)
+    q, r = torch.linalg.qr(gaussian)
+    q = q * r.diagonal(dim1=-2, dim2=-1).sgn()[..., None, :]
+    return tensor.copy_(q if n >= p else q.mH)
+
+
+@torch.no_grad()
+def identity_(tensor: Tensor) -> Tensor:
+    """Fill with the identity, or its first columns or rows (Le, Jaitly and Hinton 2015).
+
+    >>> identity_(torch.empty(2, 3))
+    tensor([[1., 0., 0.],
+            [0., 1., 0.]])
+    """
+    return tensor.copy_(torch.eye(*tensor.shape[-2:], dtype=tensor.dtype, device=tensor.device))
+
+
+@torch.no_grad()
+def henaff_(tensor: Tensor, *, generator: Generator | None = None) -> Tensor:
+    """Fill with plane rotations by angles uniform in [-pi, pi) (2 x 2 blocks; complex: phases on the diagonal).
+
+    Source: Henaff, Szlam and LeCun 2016, "Recurrent orthogonal networks and long-memory tasks".
+    """
+    return _rotations_(tensor, -torch.pi, torch.pi, generator)
+
+
+@torch.no_grad()
+def cayley_(tensor: Tensor, *, generator: Generator | None = None) -> Tensor:
+    """Fill with plane rotations by angles uniform in [0, pi/2): eigenvalues on the right half of the unit circle.
+
+    The Cayley transform of the skew blocks with entries ``tan(t / 2)``; complex: phases ``+-t`` on the diagonal.
+    Source: Helfrich, Willmott and Ye 2018, "Orthogonal recurrent neural networks with scaled Cayley transform".
+    """
+    if tensor.is_complex():  # the eigenvalues of a real rotation come in conjugate pairs
+        return _rotations_(tensor, -torch.pi / 2, torch.pi / 2, generator)
+    return _rotations_(tensor, 0.0, torch.pi / 2, generator)
+
+
+def _rotations_(tensor: Tensor, low: float, high: float, generator: Generator | None) -> Tensor:
+    n, p = tensor.shape[-2:]
+    size = max(n, p)
+    angles = torch.empty(
+        *tensor.shape[:-2], size if tensor.is_complex() else size // 2, dtype=tensor.real.dtype, device=tensor.device
+    ).uniform_(low, high, generator=generator)
+    if tensor.is_complex():
+        square = torch.diag_embed(torch.polar(torch.ones_like(angles), angles))
+    else:
+        square = torch.eye(size, dtype=tensor.dtype, device=tensor.device).repeat(*tensor.shape[:-2], 1, 1)
+        even = torch.arange(0, size - 1, 2, device=tensor.device)  # of an odd size the last entry stays 1
+        square[..., even, even] = square[..., even + 1, even + 1] = angles.cos()
+        square[..., even + 1, even] = angles.sin()
+        square[..., even, even + 1] = -angles.sin()
+    return tensor.copy_(square[..., :n, :p])

@@ -1,0 +1,17 @@
+import os
+
+import pytest
+import torch
+from hypothesis import settings
+from lightning.pytorch import seed_everything
+
+# Small matrices: threads would only fight. Hypothesis repeats the same examples on every machine.
+torch.set_num_threads(1)
+settings.register_profile("project", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("project")
+os.environ.setdefault("COLUMNS", "200")  # error messages stay on one line
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    seed_everything(0, verbose=False)

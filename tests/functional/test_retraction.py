@@ -1,0 +1,107 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from oracles import (
+    DTYPES,
+    ORACLES,
+    SHAPES,
+    batches,
+    norms,
+    random_update,
+    random_weight,
+    seeds,
+    shapes,
+)
+
+from projunn_lightning.functional import cayley, projunn_d, projunn_t, unitarity_error
+
+RETRACTIONS = {"tangent": projunn_t, "direct": projunn_d, "cayley": cayley}
+every_variant = pytest.mark.parametrize("variant", RETRACTIONS)
+
+
+@every_variant
+@pytest.mark.parametrize("rank", [1, 2, 4, 8])
+@pytest.mark.parametrize("norm", [0.0, 1e-8, 1e-3, 0.5, 3.0, 10.0])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_equals_the_dense_formula(variant, rank, norm, dtype, shape):
+    weight = random_weight(shape, dtype)
+    a, b = random_update(shape, dtype, rank, norm)
+    new = RETRACTIONS[variant](weight, a, b)
+    torch.testing.assert_close(new, ORACLES[variant](weight, a @ b.mH), atol=1e-10, rtol=0)
+    assert unitarity_error(new).max() < 1e-13
+
+
+@every_variant
+@given(shape=shapes, batch=batches, norm=norms, complex=st.booleans(), single=st.booleans(), seed=seeds, data=st.data())
+def test_stays_unitary_and_keeps_shape_and_dtype(variant, shape, batch, norm, complex, single, seed, data):
+    torch.manual_seed(seed)
+    dtype = (
+        (torch.complex64 if complex else torch.float32) if single else (torch.complex128 if complex else torch.float64)
+    )
+    rank = data.draw(st.integers(1, min(shape)))
+    weight = random_weight((*batch, *shape), dtype)
+    new = RETRACTIONS[variant](weight, *random_update((*batch, *shape), dtype, rank, norm))
+    assert new.shape == weight.shape
+    assert new.dtype == dtype
+    assert unitarity_error(new).max() < (1e-5 if single else 1e-13)
+
+
+@every_variant
+@given(shape=shapes, complex=st.booleans(), seed=seeds, data=st.data())
+def test_a_zero_update_gives_the_weight_back(variant, shape, complex, seed, data):
+    torch.manual_seed(seed)
+    dtype = torch.complex128 if complex else torch.float64
+    weight = random_weight(shape, dtype)
+    rank = data.draw(st.integers(1, min(shape)))
+    a, b = random_update(shape, dtype, rank, 0.0)
+    torch.testing.assert_close(RETRACTIONS[variant](weight, a, b), weight, atol=1e-14, rtol=0)
+
+
+@every_variant
+@given(
+    shape=shapes,
+    scale=st.floats(-0.9, 10).filter(lambda s: abs(s) > 1e-8),
+    phase=st.floats(0, 3),
+    complex=st.booleans(),
+    seed=seeds,
+    data=st.data(),
+)
+def test_b_parallel_to_the_pulled_back_update_is_no_special_case(variant, shape, scale, phase, complex, seed, data):
+    """W^H a = b z, so that the basis [b, W^H a] has rank k and not 2 k."""
+    torch.manual_seed(seed)
+    dtype = torch.complex128 if complex else torch.float64
+    weight = random_weight(shape, dtype)
+    rank = data.draw(st.integers(1, min(shape)))
+    z = scale * torch.exp(torch.tensor(1j * phase)).to(dtype) if complex else scale
+    if shape[0] >= shape[1]:
+        b = random_update(shape, dtype, rank, 1.0)[1]
+        a = weight @ b * z
+    else:
+        a = random_update(shape[::-1], dtype, rank, 1.0)[1]
+        b = weight.mH @ a * z
+    new = RETRACTIONS[variant](weight, a, b)
+    torch.testing.assert_close(new, ORACLES[variant](weight, a @ b.mH), atol=1e-10, rtol=0)
+    assert unitarity_error(new) < 1e-13
+
+
+@pytest.mark.parametrize("rank", [1, 2, 4, 8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64], ids=str)
+def test_float32_stays_unitary_under_updates_that_nearly_destroy_the_weight(rank, dtype):
+    """W + a b^H with singular values down to 1e-3 beside 10: Gram matrices would square that and lose everything."""
+    weight = random_weight((200, 24, 24), dtype)
+    new = projunn_d(weight, *random_update((200, 24, 24), dtype, rank, 10.0))
+    assert unitarity_error(new).max() < 2e-6
+
+
+def test_direct_projection_of_a_singular_matrix_is_not_finite_rather_than_wrong():
+    weight = torch.eye(3, dtype=torch.float64)
+    b = weight[:, :1]
+    assert not torch.isfinite(projunn_d(weight, -b, b)).all()
+
+
+@every_variant
+def test_refuses_factors_of_other_shapes(variant):
+    with pytest.raises(ValueError, match=r"a of shape \(\*, 4, k\) and b of shape \(\*, 3, k\).*found \(3, 1\)"):
+        RETRACTIONS[variant](torch.eye(4, 3), torch.zeros(3, 1), torch.zeros(3, 1))
