@@ -1,0 +1,332 @@
+"""projUNN for any torch optimizer: the update it makes is taken at rank k and projected back to the manifold."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from projunn_lightning.constraint import (
+    Constraint,
+    ConstraintError,
+    check,
+    check_finite,
+    declared,
+    initialise_,
+    matching,
+    record,
+)
+from projunn_lightning.functional.retraction import VARIANTS, low_rank_change
+from projunn_lightning.functional.sampling import SAMPLERS, Sampler, rank_k
+from projunn_lightning.functional.unitarity import (
+    estimate_unitarity_error,
+    nearest_unitary,
+    newton_schulz,
+    unitarity_error,
+)
+
+Variant = Literal["direct", "tangent", "cayley"]
+
+CHECK_EVERY = 64
+"""Steps between two looks at the drift. Rounding adds about 1e-8 a step (float32), so a look comes in good time."""
+
+
+@dataclass
+class _Weight:
+    """A constrained parameter and what its updates leave behind."""
+
+    name: str
+    constraint: Constraint
+    step: int = 0
+    reorthonormalisations: int = 0
+    skipped: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.long))
+    basis: Tensor | None = None  # of the last update, for the subspace sampler
+    before: Tensor | None = None  # the weight as it was before the optimizer's step
+
+
+class Projector:
+    """Keeps the constrained parameters of a module unitary under any optimizer, without Lightning.
+
+    ``attach`` hooks the optimizers: before a step each constrained weight is copied; after it the difference is the
+    update, which is approximated at rank k and applied as a rotation of the weight. Gradient accumulation, several
+    optimizers, closures and a GradScaler that skips steps need no care: the hooks run when a step really happens. An
+    update with a NaN or an infinity leaves the weight as it was and is counted in :attr:`skipped_updates`.
+
+    Args:
+        module: the module whose parameters are constrained: those declared by
+            :func:`~projunn_lightning.orthogonal`, and those that ``parameters`` chooses.
+        parameters: glob patterns over ``module.named_parameters()``, such as ``"encoder.*.weight_hh_l*"``. What they
+            choose is moved to the nearest unitary matrix.
+        rank: k, the rank at which an update is taken; 1 is the paper's choice.
+        variant: the way back to the manifold: ``"tangent"`` (projUNN-T), ``"direct"`` (projUNN-D) or ``"cayley"``.
+        sampler: how the rank-k part is found, see :func:`~projunn_lightning.functional.rank_k`.
+        lr_divider: divides the update of constrained weights (the paper's separate unitary learning rate).
+        tolerance: the unitarity error to stay below; half of it triggers a re-orthonormalisation.
+        seed: seeds the random sketches, which are a function of (seed, step, parameter name) alone.
+
+    Raises:
+        ConstraintError: if a setting is out of range, a pattern matches nothing, or a parameter cannot be
+            constrained. No weight has been touched then.
+
+    >>> from projunn_lightning import orthogonal
+    >>> model = orthogonal(nn.Linear(8, 8, bias=False))
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> projector = Projector(model, rank=2).attach(optimizer)
+    >>> model(torch.ones(4, 8)).square().sum().backward()
+    >>> optimizer.step()
+    >>> bool(unitarity_error(model.weight) < 1e-6)
+    True
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        parameters: str | Iterable[str] | None = None,
+        *,
+        rank: int = 1,
+        variant: Variant = "tangent",
+        sampler: Sampler = "lsi",
+        lr_divider: float = 1.0,
+        tolerance: float = 1e-5,
+        seed: int = 0,
+    ) -> None:
+        check_settings(rank, variant, sampler, lr_divider, tolerance)
+        self.module = module
+        self.rank = rank
+        self.variant = variant
+        self.sampler: Sampler = sampler
+        self.lr_divider = lr_divider
+        self.tolerance = tolerance
+        self.seed = seed
+        self._weights = {name: _Weight(name, constraint) for name, constraint in self._constrain(parameters).items()}
+        self._held: dict[Optimizer, list[_Weight]] = {}
+        self._handles: list[RemovableHandle] = []
+
+    # ---- which parameters ----
+
+    def _constrain(self, parameters: str | Iterable[str] | None) -> dict[str, Constraint]:
+        """Find the constrained parameters, check all of them, and only then move those that are new to this."""
+        patterns = [parameters] if isinstance(parameters, str) else list(parameters or ())
+        old = declared(self.module)
+        chosen = {**old, **matching(self.module, patterns)}
+        if not chosen:
+            raise ConstraintError(
+                f"{type(self.module).__name__} has nothing to constrain: choose parameters by glob pattern, or declare "
+                "them with projunn_lightning.orthogonal(module, name)"
+            )
+        distinct: dict[int, str] = {}  # a tied weight is constrained once
+        for name, constraint in chosen.items():
+            parameter = self.module.get_parameter(name)
+            check(name, parameter, constraint)
+            self._check_rank(name, parameter, constraint)
+            if name not in old:
+                check_finite(name, parameter)
+            distinct.setdefault(id(parameter), name)
+        chosen = {name: chosen[name] for name in distinct.values()}
+        for name in chosen.keys() - old.keys():
+            prefix, _, leaf = name.rpartition(".")
+            initialise_(self.module.get_parameter(name), chosen[name], "polar")
+            record(self.module.get_submodule(prefix), leaf, chosen[name])
+        return chosen
+
+    def _check_rank(self, name: str, parameter: Tensor, constraint: Constraint) -> None:
+        n, p = constraint.matrices(parameter).shape[-2:]
+        if self.rank > min(n, p):
+            raise ConstraintError(f"rank {self.rank} is above min(n, p) = {min(n, p)} of {name} ({n} x {p})")
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the constrained parameters."""
+        return list(self._weights)
+
+    def _parameter(self, weight: _Weight) -> Tensor:
+        # Looked up anew each time: a strategy may have replaced the parameter object.
+        return self.module.get_parameter(weight.name)
+
+    # ---- optimizers ----
+
+    def attach(self, *optimizers: Optimizer) -> Projector:
+        """Hook the optimizers that hold the constrained parameters.
+
+        Weights that lost their unitarity since they were constrained (an unconstrained checkpoint was loaded) are
+        moved to the nearest unitary matrix, with a warning.
+
+        Raises:
+            ConstraintError: if a constrained parameter that requires a gradient is held by none of them.
+            RuntimeError: if the projector is attached already.
+        """
+        if self._handles:
+            raise RuntimeError("the projector is attached already; call detach() first")
+        held: dict[Optimizer, list[_Weight]] = {optimizer: [] for optimizer in optimizers}
+        for weight in self._weights.values():
+            parameter = self._parameter(weight)
+            check(weight.name, parameter, weight.constraint)  # a strategy may have changed the precision
+            holders = [o for o in optimizers if any(parameter is p for g in o.param_groups for p in g["params"])]
+            if parameter.requires_grad and not holders:
+                raise ConstraintError(
+                    f"the constrained parameter {weight.name} is held by no optimizer: pass it to one, or freeze it "
+                    "with requires_grad_(False)"
+                )
+            for optimizer in holders:
+                held[optimizer].append(weight)
+        self._restore_unitarity()
+        self._held = held
+        for optimizer in held:
+            self._warn_of_weight_decay(optimizer)
+            self._handles.append(optimizer.register_step_pre_hook(self._before_step))
+            self._handles.append(optimizer.register_step_post_hook(self._after_step))
+        return self
+
+    def detach(self) -> None:
+        """Remove the hooks; the weights stay as they are. Does nothing where none are attached."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._held.clear()
+        for weight in self._weights.values():
+            weight.before = None
+
+    def _restore_unitarity(self) -> None:
+        errors = self.unitarity_errors()
+        for weight in self._weights.values():
+            if (error := errors[weight.name]) > self.tolerance:
+                check_finite(weight.name, self._parameter(weight))
+                warnings.warn(
+                    f"{weight.name} has unitarity error {error:.1e}, above the tolerance {self.tolerance:.0e}; it is "
+                    "moved to the nearest unitary matrix",
+                    stacklevel=3,
+                )
+                initialise_(self._parameter(weight), weight.constraint, "polar")
+
+    def _warn_of_weight_decay(self, optimizer: Optimizer) -> None:
+        for group in optimizer.param_groups:
+            ids = {id(p) for p in group["params"]}
+            names = [w.name for w in self._held[optimizer] if id(self._parameter(w)) in ids]
+            if names and group.get("weight_decay", 0):
+                warnings.warn(
+                    f"weight_decay={group['weight_decay']} on {', '.join(names)}: decay pulls along the weight, which "
+                    "is normal to the manifold; it does no work there and blurs the rank-k update. Put constrained "
+                    "weights in a parameter group with weight_decay=0",
+                    stacklevel=3,
+                )
+
+    # ---- the update ----
+
+    @torch.no_grad()
+    def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
+        for weight in self._held[optimizer]:
+            parameter = self._parameter(weight)
+            if weight.before is None or weight.before.shape != parameter.shape:
+                weight.before = torch.empty_like(parameter)
+            weight.before.copy_(parameter)
+
+    @torch.no_grad()
+    def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
+        for weight in self._held[optimizer]:
+            self._project(weight)
+
+    def _project(self, weight: _Weight) -> None:
+        parameter = self._parameter(weight)
+        assert weight.before is not None
+        view = weight.constraint.matrices
+        before, update = view(weight.before), view(parameter - weight.before)
+        generator = self._generator(weight, parameter.device)
+        if self.sampler == "subspace":
+            weight.basis = self._warm_basis(weight, update, generator)
+        a, b = rank_k(update, self.rank, self.sampler, generator=generator, basis=weight.basis)
+        left, right = low_rank_change(self.variant, before, a / self.lr_divider, b)
+        # Anything not finite in the update shows in these thin factors; they are zeroed without asking the host.
+        finite = torch.isfinite(left).all() & torch.isfinite(right).all()
+        left, right = torch.where(finite, left, 0), torch.where(finite, right, 0)
+        parameter.copy_((before + left @ right.mH).reshape(parameter.shape))
+        weight.skipped = weight.skipped.to(finite.device) + ~finite
+        if weight.basis is not None:  # a zero or skipped update has no direction to remember
+            moved = finite & (a != 0).any(dim=-1, keepdim=True).any(dim=-2, keepdim=True)
+            weight.basis = torch.where(moved, b, weight.basis)
+        weight.step += 1
+        if weight.step % CHECK_EVERY == 0:
+            self._correct_drift(weight, parameter, generator)
+
+    def _warm_basis(self, weight: _Weight, update: Tensor, generator: Generator) -> Tensor:
+        if weight.basis is not None:
+            return weight.basis.to(update.device)  # a restored one comes on the CPU
+        shape = (*update.shape[:-2], update.shape[-1], self.rank)
+        return torch.randn(shape, generator=generator, dtype=update.dtype, device=update.device)
+
+    def _generator(self, weight: _Weight, device: torch.device) -> Generator:
+        """Random numbers for this step of this weight, the same on every rank and after a resume."""
+        key = f"{self.seed}/{weight.step}/{weight.name}".encode()
+        return Generator(device).manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") >> 1)
+
+    def _correct_drift(self, weight: _Weight, parameter: Tensor, generator: Generator) -> None:
+        matrices = weight.constraint.matrices(parameter)
+        error = estimate_unitarity_error(matrices, generator=generator).max()
+        if error <= self.tolerance / 2:
+            return
+        # Newton-Schulz squares a small error; from afar (somebody wrote to the weight) only the SVD is safe.
+        matrices = newton_schulz(matrices) if error < 0.01 else nearest_unitary(matrices)
+        parameter.copy_(matrices.reshape(parameter.shape))
+        weight.reorthonormalisations += 1
+
+    # ---- what can be asked and saved ----
+
+    @torch.no_grad()
+    def unitarity_errors(self) -> dict[str, Tensor]:
+        """The unitarity error of each constrained parameter (the largest of its matrices), by name."""
+        return {
+            weight.name: unitarity_error(weight.constraint.matrices(self._parameter(weight))).max()
+            for weight in self._weights.values()
+        }
+
+    @property
+    def skipped_updates(self) -> Tensor:
+        """How many updates were not finite and left their weight untouched, over all weights; a scalar tensor."""
+        counts = [w.skipped for w in self._weights.values()]
+        return torch.stack([count.to(counts[0].device) for count in counts]).sum()
+
+    @property
+    def reorthonormalisations(self) -> int:
+        """How many times a weight's drift was corrected, over all weights."""
+        return sum(w.reorthonormalisations for w in self._weights.values())
+
+    def state_dict(self) -> dict[str, dict[str, Any]]:
+        """Counters and, for the subspace sampler, bases: what a resumed run needs to repeat an unbroken one."""
+        return {
+            w.name: {
+                "step": w.step,
+                "reorthonormalisations": w.reorthonormalisations,
+                "skipped": w.skipped,
+                "basis": w.basis,
+            }
+            for w in self._weights.values()
+        }
+
+    def load_state_dict(self, state: dict[str, dict[str, Any]]) -> None:
+        """Load what :meth:`state_dict` returned; parameters that it does not know start afresh."""
+        for name, values in state.items():
+            if (weight := self._weights.get(name)) is not None:
+                weight.step = values["step"]
+                weight.reorthonormalisations = values["reorthonormalisations"]
+                weight.skipped = values["skipped"]
+                weight.basis = values["basis"]
+
+
+def check_settings(rank: int, variant: str, sampler: str, lr_divider: float, tolerance: float) -> None:
+    """Raise a :class:`ConstraintError` that names the first setting out of its range."""
+    if rank < 1:
+        raise ConstraintError(f"rank must be 1 or more, found {rank}")
+    if variant not in VARIANTS:
+        raise ConstraintError(f"unknown variant {variant!r}, expected one of {', '.join(VARIANTS)}")
+    if sampler not in SAMPLERS:
+        raise ConstraintError(f"unknown sampler {sampler!r}, expected one of {', '.join(SAMPLERS)}")
+    if not lr_divider > 0:
+        raise ConstraintError(f"lr_divider must be positive, found {lr_divider}")
+    if not tolerance > 0:
+        raise ConstraintError(f"tolerance must be positive, found {tolerance}")

@@ -1,0 +1,128 @@
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from projunn_lightning import ConstraintError, orthogonal
+from projunn_lightning.constraint import Constraint, declared, matching
+from projunn_lightning.functional import nearest_unitary, unitarity_error
+
+
+class TestOrthogonal:
+    def test_moves_the_weight_to_the_nearest_unitary_matrix_and_returns_the_module(self):
+        layer = nn.Linear(6, 4)
+        nearest = nearest_unitary(layer.weight)
+        weight = layer.weight
+        assert orthogonal(layer) is layer
+        assert layer.weight is weight
+        assert type(weight) is nn.Parameter
+        torch.testing.assert_close(weight, nearest)
+        assert list(layer.state_dict()) == ["weight", "bias"]
+
+    @pytest.mark.parametrize("init", ["polar", "haar", "identity", "henaff", "cayley"])
+    @pytest.mark.parametrize("features", [(5, 5), (3, 7), (7, 3)], ids=str)
+    def test_every_init_and_shape(self, init, features):
+        layer = orthogonal(nn.Linear(*features), init=init)
+        assert unitarity_error(layer.weight) < 1e-6
+        if init == "identity":
+            assert torch.equal(layer.weight, torch.eye(*layer.weight.shape))
+
+    def test_chunks_are_matrices_stacked_along_dim_0(self):
+        rnn = orthogonal(nn.LSTM(3, 5), "weight_hh_l0", chunks=4)
+        assert unitarity_error(rnn.weight_hh_l0.view(4, 5, 5)).max() < 1e-6
+
+    def test_a_convolution_kernel_is_one_matrix(self):
+        conv = orthogonal(nn.Conv2d(3, 8, 3))
+        assert unitarity_error(conv.weight.flatten(1)) < 1e-6
+
+    def test_a_channels_last_kernel_too(self):
+        conv = orthogonal(nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last), init="haar")
+        assert unitarity_error(conv.weight.flatten(1)) < 1e-6
+
+    def test_other_leading_dimensions_are_a_batch(self):
+        module = nn.Module()
+        module.stack = nn.Parameter(torch.randn(2, 3, 4, 4, dtype=torch.complex64))
+        orthogonal(module, "stack")
+        assert unitarity_error(module.stack).shape == (2, 3)
+        assert unitarity_error(module.stack).max() < 1e-6
+
+    def test_the_record_survives_deepcopy_pickling_and_a_replaced_parameter(self):
+        model = nn.Sequential(nn.Linear(2, 3), orthogonal(nn.Linear(3, 3), init="identity"))
+        for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert declared(copied) == {"1.weight": Constraint()}
+        model[1].weight = nn.Parameter(model[1].weight.clone())
+        assert declared(model) == {"1.weight": Constraint()}
+
+    @pytest.mark.parametrize(
+        ("module", "name", "options", "message"),
+        [
+            (nn.Linear(3, 3), "wieght", {}, "Linear has no parameter 'wieght'; its matrices: weight"),
+            (nn.Linear(3, 3), "bias", {}, r"Linear.bias has shape \(3,\); only parameters of 2 or more"),
+            (nn.Linear(3, 3).half(), "weight", {}, "float16.*mixed precision"),
+            (nn.Linear(3, 3).bfloat16(), "weight", {}, "bfloat16.*mixed precision"),
+            (nn.LSTM(3, 5), "weight_hh_l0", {"chunks": 3}, "20 rows do not divide into 3 chunks"),
+            (nn.Linear(3, 3), "weight", {"chunks": 0}, "3 rows do not divide into 0 chunks"),
+            (nn.Linear(3, 3), "weight", {"init": "xavier"}, "unknown init 'xavier', expected one of polar, haar"),
+            (nn.LazyLinear(3), "weight", {}, "not materialised yet"),
+            (nn.ParameterDict({"weight": torch.empty(0, 3)}), "weight", {}, "holds no numbers"),
+        ],
+        ids=lambda value: value if isinstance(value, str) else "",
+    )
+    def test_refuses_what_cannot_be_constrained_and_leaves_it_alone(self, module, name, options, message):
+        before = copy.deepcopy(module)
+        with pytest.raises(ConstraintError, match=message):
+            orthogonal(module, name, **options)
+        assert not declared(module)
+        if not isinstance(module, nn.LazyLinear):
+            assert all(torch.equal(p, q) for p, q in zip(module.parameters(), before.parameters(), strict=True))
+
+    def test_refuses_values_that_are_not_finite(self):
+        layer = nn.Linear(3, 3)
+        nn.init.constant_(layer.weight, float("nan"))
+        with pytest.raises(ConstraintError, match=r"Linear.weight holds values that are not finite"):
+            orthogonal(layer)
+
+
+class TestMatching:
+    def model(self):
+        return nn.ModuleDict(
+            {
+                "encoder": nn.LSTM(3, 4, num_layers=2, proj_size=2),
+                "gru": nn.GRU(3, 4),
+                "attention": nn.MultiheadAttention(4, 2),
+                "conv": nn.Conv2d(2, 4, 3),
+                "head": nn.Linear(4, 2),
+            }
+        )
+
+    def test_globs_over_names_with_torch_s_stacked_weights_taken_apart(self):
+        found = matching(
+            self.model(), ["encoder.weight_hh_l*", "gru.weight_*", "*in_proj_weight", "conv.weight", "head.w*"]
+        )
+        assert found == {
+            "encoder.weight_hh_l0": Constraint(chunks=4),
+            "encoder.weight_hh_l1": Constraint(chunks=4),
+            "gru.weight_ih_l0": Constraint(chunks=3),
+            "gru.weight_hh_l0": Constraint(chunks=3),
+            "attention.in_proj_weight": Constraint(chunks=3),
+            "conv.weight": Constraint(flatten=True),
+            "head.weight": Constraint(),
+        }
+
+    def test_the_projection_of_an_lstm_is_not_stacked(self):
+        assert matching(self.model(), ["encoder.weight_hr_l0"]) == {"encoder.weight_hr_l0": Constraint()}
+
+    def test_a_declaration_goes_before(self):
+        model = self.model()
+        orthogonal(model["encoder"], "weight_hh_l0", chunks=1)
+        assert matching(model, ["*.weight_hh_l0"])["encoder.weight_hh_l0"] == Constraint(chunks=1)
+
+    def test_a_pattern_that_matches_nothing_lists_near_misses(self):
+        with pytest.raises(ConstraintError, match=r"'encodr.weight_hh' matches no parameter.*encoder.weight_hh_l0"):
+            matching(self.model(), ["encodr.weight_hh"])
+
+    def test_a_pattern_that_catches_a_bias_is_refused(self):
+        with pytest.raises(ConstraintError, match=r"head.bias has shape \(2,\).*Narrow the pattern"):
+            matching(self.model(), ["head.*"])
