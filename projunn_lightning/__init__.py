@@ -4,8 +4,22 @@ Kiani, Balestriero, LeCun and Lloyd, "projUNN: efficient method for training dee
 NeurIPS 2022, arXiv 2203.05483.
 """
 
-from projunn_lightning import functional
+from projunn_lightning import functional, nn
+from projunn_lightning.callbacks import ProjUNN, UnitarityMonitor
 from projunn_lightning.constraint import ConstraintError, orthogonal
+from projunn_lightning.data import AddingProblem, CopyingMemory
+from projunn_lightning.models import SequenceModel
 from projunn_lightning.projector import Projector
 
-__all__ = ["ConstraintError", "Projector", "functional", "orthogonal"]
+__all__ = [
+    "AddingProblem",
+    "ConstraintError",
+    "CopyingMemory",
+    "ProjUNN",
+    "Projector",
+    "SequenceModel",
+    "UnitarityMonitor",
+    "functional",
+    "nn",
+    "orthogonal",
+]

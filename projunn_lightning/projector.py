@@ -44,6 +44,7 @@ class _Weight:
 
     name: str
     constraint: Constraint
+    dtype: torch.dtype
     step: int = 0
     reorthonormalisations: int = 0
     skipped: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.long))
@@ -105,7 +106,10 @@ class Projector:
         self.lr_divider = lr_divider
         self.tolerance = tolerance
         self.seed = seed
-        self._weights = {name: _Weight(name, constraint) for name, constraint in self._constrain(parameters).items()}
+        self._weights = {
+            name: _Weight(name, constraint, module.get_parameter(name).dtype)
+            for name, constraint in self._constrain(parameters).items()
+        }
         self._held: dict[Optimizer, list[_Weight]] = {}
         self._handles: list[RemovableHandle] = []
 
@@ -196,14 +200,18 @@ class Projector:
     def _restore_unitarity(self) -> None:
         errors = self.unitarity_errors()
         for weight in self._weights.values():
-            if (error := errors[weight.name]) > self.tolerance:
-                check_finite(weight.name, self._parameter(weight))
+            parameter = self._parameter(weight)
+            lost = bool(errors[weight.name] > self.tolerance)
+            if lost:
+                check_finite(weight.name, parameter)
                 warnings.warn(
-                    f"{weight.name} has unitarity error {error:.1e}, above the tolerance {self.tolerance:.0e}; it is "
-                    "moved to the nearest unitary matrix",
+                    f"{weight.name} has unitarity error {errors[weight.name]:.1e}, above the tolerance "
+                    f"{self.tolerance:.0e}; it is moved to the nearest unitary matrix",
                     stacklevel=3,
                 )
-                initialise_(self._parameter(weight), weight.constraint, "polar")
+            if lost or parameter.dtype != weight.dtype:  # float32 was exact to its own rounding only
+                initialise_(parameter, weight.constraint, "polar")
+                weight.dtype = parameter.dtype
 
     def _warn_of_weight_decay(self, optimizer: Optimizer) -> None:
         for group in optimizer.param_groups:

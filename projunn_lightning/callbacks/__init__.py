@@ -1,0 +1,6 @@
+"""Lightning callbacks: the method, and what is seen of it."""
+
+from projunn_lightning.callbacks.projunn import ProjUNN
+from projunn_lightning.callbacks.unitarity_monitor import UnitarityMonitor
+
+__all__ = ["ProjUNN", "UnitarityMonitor"]

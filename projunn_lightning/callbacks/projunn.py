@@ -1,0 +1,109 @@
+"""The method as a Lightning callback."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from projunn_lightning.callbacks._interval import is_due
+from projunn_lightning.functional.sampling import Sampler
+from projunn_lightning.projector import Projector, Variant, check_settings
+
+
+class ProjUNN(Callback):
+    """Keep weights exactly orthogonal (real) or unitary (complex) while any LightningModule trains.
+
+    After each optimizer step it takes the update of every constrained weight at rank k and applies it as a rotation of
+    the weight, in O(k N^2) (Kiani et al. 2022, arXiv 2203.05483). Constrained are the parameters that modules declare
+    (:func:`~projunn_lightning.orthogonal`, the layers of ``projunn_lightning.nn``) and those that ``parameters``
+    chooses, which start from the nearest unitary matrix. Model, optimizer and checkpoint keys stay as they are.
+
+    It works on the optimizers' own hooks and so needs no care under gradient accumulation, manual optimization,
+    several optimizers, gradient clipping, closures or a GradScaler that skips steps. It does not support half-precision
+    parameters (mixed precision is fine), nor strategies that flatten parameters.
+
+    Every ``log_every_n_steps`` batches it logs ``unitarity_error`` (the largest, also on the progress bar),
+    ``skipped_updates`` (updates with a NaN or an infinity, which leave their weight untouched) and
+    ``reorthonormalisations`` (corrections of rounding drift), both counted since the start of training.
+
+    Args:
+        parameters: glob patterns over ``named_parameters()``, such as ``"encoder.*.weight_hh_l*"``. The stacked
+            weights of ``nn.LSTM``, ``nn.GRU`` and ``nn.MultiheadAttention`` are taken as one matrix a gate or
+            projection.
+        rank: k, the rank at which an update is taken, from 1 to the smaller side of each weight.
+        variant: the way back to the manifold: ``"tangent"`` (projUNN-T), ``"direct"`` (projUNN-D) or ``"cayley"``.
+        sampler: how the rank-k part of an update is found: ``"lsi"``, ``"column"``, ``"svd"`` or ``"subspace"``, see
+            :func:`projunn_lightning.functional.rank_k`.
+        lr_divider: divides the update of constrained weights (the paper's separate unitary learning rate).
+        tolerance: the unitarity error to stay below.
+        seed: seeds the random sketches.
+
+    Raises:
+        ConstraintError: for a setting out of range; at the start of ``fit`` for a pattern that matches nothing, a
+            parameter that cannot be constrained or that no optimizer holds. No weight has been touched then.
+
+    >>> from lightning.pytorch import Trainer
+    >>> trainer = Trainer(callbacks=ProjUNN("encoder.*.weight_hh_l*", rank=1), logger=False)
+    """
+
+    def __init__(
+        self,
+        parameters: str | list[str] | None = None,
+        *,
+        rank: int = 1,
+        variant: Variant = "tangent",
+        sampler: Sampler = "lsi",
+        lr_divider: float = 1.0,
+        tolerance: float = 1e-5,
+        seed: int = 0,
+    ) -> None:
+        check_settings(rank, variant, sampler, lr_divider, tolerance)
+        self.parameters: str | list[str] | None = parameters
+        self.settings: dict[str, Any] = {
+            "rank": rank,
+            "variant": variant,
+            "sampler": sampler,
+            "lr_divider": lr_divider,
+            "tolerance": tolerance,
+            "seed": seed,
+        }
+        self.projector: Projector | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # Before a checkpoint is restored, so that the restored weights and counters are the ones that stay.
+        if stage == "fit":
+            self.projector = Projector(pl_module, self.parameters, **self.settings)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert self.projector is not None
+        self.projector.attach(*trainer.optimizers)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not is_due(trainer, batch_idx):
+            return
+        assert self.projector is not None
+        errors = torch.stack(list(self.projector.unitarity_errors().values()))
+        pl_module.log("unitarity_error", errors.max(), prog_bar=True)
+        pl_module.log("skipped_updates", self.projector.skipped_updates.float())
+        pl_module.log("reorthonormalisations", float(self.projector.reorthonormalisations))
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._detach()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._detach()
+
+    def _detach(self) -> None:
+        if self.projector is not None:
+            self.projector.detach()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.projector.state_dict() if self.projector is not None else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self.projector is not None:
+            self.projector.load_state_dict(state_dict)

@@ -1,0 +1,131 @@
+"""A LightningModule for sequence tasks."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torchmetrics import MeanAbsoluteError, Metric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+
+from projunn_lightning.constraint import Init
+from projunn_lightning.nn.unitary_rnn import Nonlinearity, UnitaryRNN
+
+
+class SequenceModel(LightningModule):
+    """A unitary RNN with a linear read-out, trained on pairs (input sequence, target).
+
+    Inputs are ``(B, T, input_size)``, or integers ``(B, T)`` below ``input_size`` that are taken one-hot. Outputs are
+    ``(B, T, output_size)``, or ``(B, output_size)`` where only the last step is read. Targets are integers ``(B, T)``
+    or ``(B)`` for classification (cross-entropy) and shaped as the outputs for regression (mean squared error).
+    It logs ``train/``, ``val/`` and ``test/`` ``loss`` and ``accuracy`` or ``mae``. Without an optimizer from the
+    command line it trains by RMSprop.
+
+    Args:
+        input_size: features of an input, or different integers.
+        output_size: classes, or features of a target.
+        hidden_size: width of the state.
+        num_layers: layers of the RNN.
+        task: ``"classification"`` or ``"regression"``.
+        output: ``"sequence"`` for an output at every step, ``"last"`` for one at the end.
+        nonlinearity: ``"modrelu"``, ``"relu"``, ``"tanh"`` or ``"identity"``.
+        init: of the recurrent weights, see :func:`~projunn_lightning.orthogonal`.
+        dropout: between the layers of the RNN.
+        complex: whether the state is complex and the weights unitary; the read-out sees real and imaginary parts.
+        ignore_index: a class left out of the accuracy (not of the loss), such as the blank of the copying task.
+        learning_rate: of the default optimizer, RMSprop.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        output_size: int,
+        hidden_size: int = 128,
+        num_layers: int = 1,
+        *,
+        task: Literal["classification", "regression"] = "classification",
+        output: Literal["sequence", "last"] = "sequence",
+        nonlinearity: Nonlinearity = "modrelu",
+        init: Init = "henaff",
+        dropout: float = 0.0,
+        complex: bool = False,
+        ignore_index: int | None = None,
+        learning_rate: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.input_size = input_size
+        self.task = task
+        self.output = output
+        self.learning_rate = learning_rate
+        self.rnn = UnitaryRNN(
+            input_size,
+            hidden_size,
+            num_layers,
+            nonlinearity=nonlinearity,
+            init=init,
+            dropout=dropout,
+            dtype=torch.complex64 if complex else torch.float32,
+        )
+        self.readout = nn.Linear(2 * hidden_size if complex else hidden_size, output_size)
+        nn.init.kaiming_normal_(self.readout.weight, nonlinearity="linear")
+        nn.init.zeros_(self.readout.bias)
+        metrics: dict[str, Metric | MetricCollection] = (
+            {"accuracy": MulticlassAccuracy(output_size, average="micro", ignore_index=ignore_index)}
+            if task == "classification"
+            else {"mae": MeanAbsoluteError()}
+        )
+        self.train_metrics = MetricCollection(metrics, prefix="train/")
+        self.val_metrics = self.train_metrics.clone(prefix="val/")
+        self.test_metrics = self.train_metrics.clone(prefix="test/")
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not (input.is_floating_point() or input.is_complex()):
+            input = F.one_hot(input, self.input_size)
+        states, _ = self.rnn(input)
+        if self.output == "last":
+            states = states[:, -1]
+        if states.is_complex():
+            states = torch.view_as_real(states).flatten(-2)
+        return self.readout(states)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy over all steps, or mean squared error."""
+        if self.task == "regression":
+            return F.mse_loss(output, target)
+        return F.cross_entropy(output.flatten(0, -2), target.flatten())
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        return self._step(batch, "train")
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._step(batch, "val")
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._step(batch, "test")
+
+    def predict_step(self, batch: Tensor | tuple[Tensor, ...], batch_idx: int) -> Tensor:
+        """Predicted classes or values of a batch of inputs, with or without targets beside them."""
+        output = self(batch if isinstance(batch, Tensor) else batch[0])
+        return output.argmax(-1) if self.task == "classification" else output
+
+    def _step(self, batch: tuple[Tensor, Tensor], stage: str) -> Tensor:
+        input, target = batch
+        output = self(input)
+        loss = self.loss(output, target)
+        metrics: MetricCollection = getattr(self, f"{stage}_metrics")
+        if self.task == "classification":
+            metrics(output.detach().flatten(0, -2), target.flatten())
+        else:
+            metrics(output.detach(), target)
+        training = stage == "train"
+        self.log(f"{stage}/loss", loss, prog_bar=True, sync_dist=not training, batch_size=len(input))
+        self.log_dict(metrics, on_step=training, on_epoch=not training, batch_size=len(input))
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """RMSprop, where the command line or a subclass asks for no other optimizer."""
+        return torch.optim.RMSprop(self.parameters(), lr=self.learning_rate)

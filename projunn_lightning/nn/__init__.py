@@ -1,0 +1,6 @@
+"""Torch modules: unitary layers that declare their own constraint."""
+
+from projunn_lightning.nn.modrelu import ModReLU
+from projunn_lightning.nn.unitary_rnn import UnitaryRNN
+
+__all__ = ["ModReLU", "UnitaryRNN"]

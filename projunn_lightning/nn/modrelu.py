@@ -1,0 +1,30 @@
+"""modReLU as a module."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from projunn_lightning.functional import modrelu
+
+
+class ModReLU(nn.Module):
+    """:func:`~projunn_lightning.functional.modrelu` with a learnable bias a feature, ``(*, N)`` to ``(*, N)``.
+
+    Args:
+        features: N.
+        dtype: of the (real) bias.
+        device: of the bias.
+    """
+
+    def __init__(
+        self, features: int, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+    ) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(features, dtype=dtype, device=device))
+
+    def forward(self, input: Tensor) -> Tensor:
+        return modrelu(input, self.bias)
+
+    def extra_repr(self) -> str:
+        return str(self.bias.numel())
