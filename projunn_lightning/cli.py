@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+import traceback
 import warnings
 from dataclasses import replace
 from typing import Any
@@ -11,10 +13,12 @@ from typing import Any
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from rich.console import Console
 
-from projunn_lightning import ConstraintError, ProjUNN
+from projunn_lightning import ProjUNN
+from projunn_lightning.constraint import declared
 
 
 class ProjUNNCLI(LightningCLI):
@@ -31,13 +35,25 @@ class ProjUNNCLI(LightningCLI):
             bar.theme = replace(bar.theme, metrics_format=".3g")  # a unitarity error of 1e-7 is not 0.000
         return trainer
 
+    def before_fit(self) -> None:
+        """Train a model with nothing to constrain as it is: the unconstrained run to compare with."""
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
+        method = next(callback for callback in callbacks if isinstance(callback, ProjUNN))
+        if method.parameters is None and not declared(self.model):
+            callbacks.remove(method)
+            rank_zero_warn(
+                "no parameter is declared orthogonal and projunn.parameters is not set: the model trains unconstrained"
+            )
+
     def after_fit(self) -> None:
         """Test the trained weights, where model and data can."""
-        if is_overridden("test_step", self.model, LightningModule) and (
-            self.datamodule is None or is_overridden("test_dataloader", self.datamodule, LightningDataModule)
-        ):
-            self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
-            self.after_test()
+        has_test_data = self.datamodule is None or is_overridden(
+            "test_dataloader", self.datamodule, LightningDataModule
+        )
+        if self.trainer.interrupted or not (has_test_data and is_overridden("test_step", self.model, LightningModule)):
+            return
+        self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
+        self.after_test()
 
     def after_test(self) -> None:
         """Print the test loss beside the loss of the task's baseline."""
@@ -47,15 +63,14 @@ class ProjUNNCLI(LightningCLI):
         line = f"test loss {loss:.3g}"
         baseline = getattr(self.datamodule, "baseline_loss", None)
         if baseline is not None:
-            line += f"  (baseline without memory {baseline:.3g}; {100 * loss / baseline:.2g} % of it)"
+            line += f"  (baseline without memory {baseline:.3g}; {100 * loss / baseline:.3g} % of it)"
         Console().print(line, style="bold", highlight=False)
 
 
-def main(args: list[str] | None = None) -> None:
-    """Run the command line, ``sys.argv`` unless ``args`` are given."""
+def main() -> None:
+    """Run the command line of ``sys.argv``."""
     sys.path.insert(0, os.getcwd())  # a config may name a class of the user's own, as under `python -m`
-    # The models' own optimizer is a default; that the configured one replaces it is the point.
-    warnings.filterwarnings("ignore", ".*configure_optimizers` will be overridden by.*")
+    _silence_what_a_user_cannot_act_on()
     try:
         ProjUNNCLI(
             LightningModule,
@@ -63,7 +78,33 @@ def main(args: list[str] | None = None) -> None:
             subclass_mode_model=True,
             subclass_mode_data=True,
             seed_everything_default=0,
-            args=args,
         )
-    except ConstraintError as error:
-        sys.exit(f"projunn: error: {error}")
+    except (ValueError, TypeError) as error:
+        cause = _first_cause(error)
+        if not _raised_by_this_package(cause):
+            raise
+        # Bad input, and the message says what to do about it: a traceback would only hide that.
+        print(f"projunn: error: {cause}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _silence_what_a_user_cannot_act_on() -> None:
+    # The models' own optimizer is a default; that the configured one replaces it is the point.
+    warnings.filterwarnings("ignore", ".*configure_optimizers` will be overridden by.*")
+    # Each run has a log folder of its own, also the one that tests another run's checkpoint.
+    warnings.filterwarnings("ignore", "The dirpath has changed from.*")
+    # Lightning 2.6 on torch 2.13.
+    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*", FutureWarning)
+    # Advertisements for other products.
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "Tip: For" not in r.getMessage())
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _raised_by_this_package(error: BaseException) -> bool:
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__", "")).startswith("projunn_lightning.")

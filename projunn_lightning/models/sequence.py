@@ -84,7 +84,7 @@ class SequenceModel(LightningModule):
 
     def forward(self, input: Tensor) -> Tensor:
         if not (input.is_floating_point() or input.is_complex()):
-            input = F.one_hot(input, self.input_size)
+            input = self._one_hot(input)
         states, _ = self.rnn(input)
         if self.output == "last":
             states = states[:, -1]
@@ -92,11 +92,32 @@ class SequenceModel(LightningModule):
             states = torch.view_as_real(states).flatten(-2)
         return self.readout(states)
 
+    def _one_hot(self, input: Tensor) -> Tensor:
+        try:
+            return F.one_hot(input, self.input_size)
+        except RuntimeError as error:
+            raise ValueError(
+                f"an input is no integer from 0 to input_size - 1 = {self.input_size - 1}: {error}"
+            ) from None
+
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy over all steps, or mean squared error."""
+        """Cross-entropy over all steps, or mean squared error.
+
+        Raises:
+            ValueError: if the target does not fit the output.
+        """
+        expected = output.shape if self.task == "regression" else output.shape[:-1]
+        if target.shape != expected:
+            raise ValueError(
+                f"a {self.task} target must have shape {tuple(expected)} for output={self.output!r} and "
+                f"output_size={output.shape[-1]}, found {tuple(target.shape)}"
+            )
         if self.task == "regression":
             return F.mse_loss(output, target)
-        return F.cross_entropy(output.flatten(0, -2), target.flatten())
+        try:
+            return F.cross_entropy(output.flatten(0, -2), target.flatten())
+        except IndexError as error:
+            raise ValueError(f"a target is no class below output_size = {output.shape[-1]}: {error}") from None
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         return self._step(batch, "train")

@@ -46,6 +46,23 @@ def test_integers_are_taken_one_hot():
     torch.testing.assert_close(model(symbols), model(torch.nn.functional.one_hot(symbols, 5).float()))
 
 
+@pytest.mark.parametrize(
+    ("options", "input", "target", "message"),
+    [
+        ({}, torch.full((2, 5), 3), torch.zeros(2, 5).long(), r"no integer from 0 to input_size - 1 = 2"),
+        ({}, torch.zeros(2, 5, 4), torch.zeros(2, 5).long(), r"I = 3 features, found \(2, 5, 4\)"),
+        ({}, torch.zeros(2, 5, 3), torch.full((2, 5), 2), r"no class below output_size = 2: Target 2"),
+        ({"output": "last"}, torch.zeros(2, 5, 3), torch.zeros(2, 5).long(), r"shape \(2,\) for output='last'"),
+        ({"task": "regression"}, torch.zeros(2, 5, 3), torch.zeros(2, 5, 1), r"shape \(2, 5, 2\).*found \(2, 5, 1\)"),
+    ],
+    ids=["symbol", "features", "class", "last", "regression"],
+)
+def test_refuses_data_that_does_not_fit(options, input, target, message):
+    model = SequenceModel(3, 2, 4, **options)
+    with pytest.raises(ValueError, match=message):
+        model.loss(model(input), target)
+
+
 def test_accuracy_leaves_out_the_ignored_class_and_the_loss_does_not():
     model = SequenceModel(10, 9, 4, ignore_index=8)
     model.readout.weight.data.zero_()

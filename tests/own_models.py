@@ -1,0 +1,75 @@
+"""Modules of a user, for configs that name them by class path."""
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+
+class Own(LightningModule):
+    """A regression on the adding problem around any module from sequences (B, T, 2) to features (B, T, 8)."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+        self.head = nn.Linear(8, 1)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self.log("val/loss", self.training_step(batch, batch_idx))
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        out = self.body(batch[0])
+        out = out[0] if isinstance(out, tuple) else out
+        return (self.head(out[:, -1]) - batch[1]).square().mean()
+
+
+class OwnRNN(Own):
+    def __init__(self) -> None:
+        super().__init__(nn.RNN(2, 8, num_layers=2, batch_first=True))
+
+
+class OwnLSTM(Own):
+    def __init__(self) -> None:
+        super().__init__(nn.LSTM(2, 8, batch_first=True))
+
+
+class OwnLinear(Own):
+    """Tall, square and wide layers."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Sequential(nn.Linear(2, 12), nn.Linear(12, 12), nn.Linear(12, 8)))
+
+
+class OwnConv(Own):
+    def __init__(self) -> None:
+        super().__init__(Convolved())
+
+
+class Convolved(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 8, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x[:, None])[..., 0].mT
+
+
+class OwnAttention(Own):
+    def __init__(self) -> None:
+        super().__init__(Attending())
+
+
+class Attending(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(2, 8)
+        self.mha = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        out: Tensor = self.mha(x, x, x)[0]
+        return torch.tanh(out)
+
+
+class Failing(Own):
+    def __init__(self) -> None:
+        raise ValueError("of the user's own making")
