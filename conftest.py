@@ -1,3 +1,5 @@
+"""Settings of every test and doctest."""
+
 import os
 
 import pytest
