@@ -45,6 +45,7 @@ class _Weight:
     name: str
     constraint: Constraint
     dtype: torch.dtype
+    declared: bool  # before this projector chose it
     step: int = 0
     reorthonormalisations: int = 0
     skipped: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.long))
@@ -64,7 +65,7 @@ class Projector:
         module: the module whose parameters are constrained: those declared by
             :func:`~projunn_lightning.orthogonal`, and those that ``parameters`` chooses.
         parameters: glob patterns over ``module.named_parameters()``, such as ``"encoder.*.weight_hh_l*"``. What they
-            choose is moved to the nearest unitary matrix.
+            choose is moved to the nearest unitary matrix when the projector is attached.
         rank: k, the rank at which an update is taken; 1 is the paper's choice.
         variant: the way back to the manifold: ``"tangent"`` (projUNN-T), ``"direct"`` (projUNN-D) or ``"cayley"``.
         sampler: how the rank-k part is found, see :func:`~projunn_lightning.functional.rank_k`.
@@ -74,7 +75,7 @@ class Projector:
 
     Raises:
         ConstraintError: if a setting is out of range, a pattern matches nothing, or a parameter cannot be
-            constrained. No weight has been touched then.
+            constrained.
 
     >>> from projunn_lightning import orthogonal
     >>> model = orthogonal(nn.Linear(8, 8, bias=False))
@@ -106,17 +107,13 @@ class Projector:
         self.lr_divider = lr_divider
         self.tolerance = tolerance
         self.seed = seed
-        self._weights = {
-            name: _Weight(name, constraint, module.get_parameter(name).dtype)
-            for name, constraint in self._constrain(parameters).items()
-        }
+        self._weights = self._choose(parameters)
         self._held: dict[Optimizer, list[_Weight]] = {}
         self._handles: list[RemovableHandle] = []
 
     # ---- which parameters ----
 
-    def _constrain(self, parameters: str | Iterable[str] | None) -> dict[str, Constraint]:
-        """Find the constrained parameters, check all of them, and only then move those that are new to this."""
+    def _choose(self, parameters: str | Iterable[str] | None) -> dict[str, _Weight]:
         patterns = [parameters] if isinstance(parameters, str) else list(parameters or ())
         old = declared(self.module)
         chosen = {**old, **matching(self.module, patterns)}
@@ -125,20 +122,13 @@ class Projector:
                 f"{type(self.module).__name__} has nothing to constrain: choose parameters by glob pattern, or declare "
                 "them with projunn_lightning.orthogonal(module, name)"
             )
-        distinct: dict[int, str] = {}  # a tied weight is constrained once
+        distinct: dict[int, _Weight] = {}  # a tied weight is constrained once
         for name, constraint in chosen.items():
             parameter = self.module.get_parameter(name)
             check(name, parameter, constraint)
             self._check_rank(name, parameter, constraint)
-            if name not in old:
-                check_finite(name, parameter)
-            distinct.setdefault(id(parameter), name)
-        chosen = {name: chosen[name] for name in distinct.values()}
-        for name in chosen.keys() - old.keys():
-            prefix, _, leaf = name.rpartition(".")
-            initialise_(self.module.get_parameter(name), chosen[name], "polar")
-            record(self.module.get_submodule(prefix), leaf, chosen[name])
-        return chosen
+            distinct.setdefault(id(parameter), _Weight(name, constraint, parameter.dtype, declared=name in old))
+        return {weight.name: weight for weight in distinct.values()}
 
     def _check_rank(self, name: str, parameter: Tensor, constraint: Constraint) -> None:
         n, p = constraint.matrices(parameter).shape[-2:]
@@ -159,11 +149,12 @@ class Projector:
     def attach(self, *optimizers: Optimizer) -> Projector:
         """Hook the optimizers that hold the constrained parameters.
 
-        Weights that lost their unitarity since they were constrained (an unconstrained checkpoint was loaded) are
-        moved to the nearest unitary matrix, with a warning.
+        Weights that are not unitary are moved to the nearest unitary matrix: those newly chosen by a pattern, and, with
+        a warning, those that lost their unitarity since they were declared (an unconstrained checkpoint was loaded).
 
         Raises:
-            ConstraintError: if a constrained parameter that requires a gradient is held by none of them.
+            ConstraintError: if a constrained parameter that requires a gradient is held by none of them, is not in
+                full precision any more, or is not finite. No weight has been touched then.
             RuntimeError: if the projector is attached already.
         """
         if self._handles:
@@ -180,7 +171,7 @@ class Projector:
                 )
             for optimizer in holders:
                 held[optimizer].append(weight)
-        self._restore_unitarity()
+        self._make_unitary()
         self._held = held
         for optimizer in held:
             self._warn_of_weight_decay(optimizer)
@@ -197,21 +188,23 @@ class Projector:
         for weight in self._weights.values():
             weight.before = None
 
-    def _restore_unitarity(self) -> None:
-        errors = self.unitarity_errors()
+    def _make_unitary(self) -> None:
         for weight in self._weights.values():
-            parameter = self._parameter(weight)
-            lost = bool(errors[weight.name] > self.tolerance)
-            if lost:
-                check_finite(weight.name, parameter)
+            check_finite(weight.name, self._parameter(weight))
+        for name, error in self.unitarity_errors().items():
+            weight, parameter = self._weights[name], self._parameter(self._weights[name])
+            off = bool(error > self.tolerance)
+            if off and weight.declared:
                 warnings.warn(
-                    f"{weight.name} has unitarity error {errors[weight.name]:.1e}, above the tolerance "
-                    f"{self.tolerance:.0e}; it is moved to the nearest unitary matrix",
+                    f"{name} has unitarity error {error:.1e}, above the tolerance {self.tolerance:.0e}; it is moved to "
+                    "the nearest unitary matrix",
                     stacklevel=3,
                 )
-            if lost or parameter.dtype != weight.dtype:  # float32 was exact to its own rounding only
+            if off or parameter.dtype != weight.dtype:  # float32 was exact to its own rounding only
                 initialise_(parameter, weight.constraint, "polar")
-                weight.dtype = parameter.dtype
+            weight.dtype, weight.declared = parameter.dtype, True
+            prefix, _, leaf = name.rpartition(".")
+            record(self.module.get_submodule(prefix), leaf, weight.constraint)
 
     def _warn_of_weight_decay(self, optimizer: Optimizer) -> None:
         for group in optimizer.param_groups:

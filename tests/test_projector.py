@@ -308,8 +308,10 @@ class TestAttach:
     def test_refuses_optimizers_that_do_not_hold_a_constrained_parameter(self):
         model = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
         optimizer = torch.optim.SGD(model[0].parameters(), lr=0.1)
+        before = copy.deepcopy(model.state_dict())
         with pytest.raises(ConstraintError, match=r"parameter 1\.weight is held by no optimizer"):
             Projector(model, "*.weight").attach(optimizer)
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
         model[1].weight.requires_grad_(False)
         Projector(model, "*.weight").attach(optimizer)
 
@@ -345,7 +347,7 @@ class TestAttach:
 class TestWhatIsConstrained:
     def test_declared_and_chosen_parameters_together(self):
         model = nn.ModuleList([orthogonal(nn.Linear(4, 4), init="identity"), nn.Linear(4, 4), nn.Linear(4, 4)])
-        projector = Projector(model, ["1.weight"])
+        projector = Projector(model, ["1.weight"]).attach(torch.optim.SGD(model.parameters(), lr=0.1))
         assert projector.names == ["0.weight", "1.weight"]
         assert torch.equal(model[0].weight, torch.eye(4))
         assert worst(projector) < 1e-6
@@ -385,5 +387,5 @@ class TestWhatIsConstrained:
         nn.init.constant_(model[1].weight, float("inf"))
         before = model[0].weight.clone()
         with pytest.raises(ConstraintError, match=r"1\.weight holds values that are not finite"):
-            Projector(model, "*.weight")
+            Projector(model, "*.weight").attach(torch.optim.SGD(model.parameters(), lr=0.1))
         assert torch.equal(model[0].weight, before)

@@ -72,7 +72,7 @@ class ProjUNN(Callback):
         self.projector: Projector | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        # Before a checkpoint is restored, so that the restored weights and counters are the ones that stay.
+        # Before a checkpoint is restored, so that the restored counters are the ones that stay.
         if stage == "fit":
             self.projector = Projector(pl_module, self.parameters, **self.settings)
 

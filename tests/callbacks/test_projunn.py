@@ -216,8 +216,11 @@ def test_refuses_bad_settings_at_once(options, message):
 
 
 def test_refuses_half_precision_weights_with_the_remedy():
+    model = PlainRNN()
+    before = model.rnn.weight_hh_l0.bfloat16()
     with pytest.raises(ConstraintError, match=r"rnn\.weight_hh_l0 is torch\.bfloat16.*bf16-mixed"):
-        trainer(callback(), precision="bf16-true").fit(PlainRNN(), loader())
+        trainer(callback(), precision="bf16-true").fit(model, loader())
+    assert torch.equal(model.rnn.weight_hh_l0, before)
 
 
 def test_refuses_a_constrained_parameter_that_no_optimizer_holds():
@@ -225,8 +228,11 @@ def test_refuses_a_constrained_parameter_that_no_optimizer_holds():
         def configure_optimizers(self):
             return torch.optim.SGD(self.head.parameters(), lr=0.1)
 
+    model = Partial()
+    before = model.rnn.weight_hh_l0.clone()
     with pytest.raises(ConstraintError, match=r"rnn\.weight_hh_l0 is held by no optimizer"):
-        trainer(callback()).fit(Partial(), loader())
+        trainer(callback()).fit(model, loader())
+    assert torch.equal(model.rnn.weight_hh_l0, before)
 
 
 def test_leaves_no_hooks_behind_after_fit_or_an_exception():
