@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
 import torch
 import torch.nn.functional as F
@@ -143,6 +143,17 @@ class UnitaryRNN(nn.Module):
             return recurrence(F.linear(x, weight_ih), state, weight_hh, partial(modrelu, bias=bias))
         function = _elementwise(self.nonlinearity, complex=x.is_complex())
         return recurrence(F.linear(x, weight_ih, bias), state, weight_hh, function)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Take complex parameters along where ``double()`` and the like change the precision of real ones alone."""
+
+        def convert(tensor: Tensor) -> Tensor:
+            if not tensor.is_complex():
+                return fn(tensor)
+            real = fn(torch.empty(0, dtype=tensor.real.dtype, device=tensor.device))
+            return fn(tensor).to(real.dtype.to_complex())
+
+        return super()._apply(convert, recurse)
 
     def _check_shapes(self, input: Tensor, state: Tensor | None) -> None:
         if not isinstance(input, Tensor):

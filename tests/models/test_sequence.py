@@ -97,6 +97,16 @@ def test_hyper_parameters_are_saved_and_loaded_with_weights_only(tmp_path):
 
 
 @pytest.mark.parametrize("complex", [False, True])
+@pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
+def test_trains_in_mixed_and_double_precision(precision, complex):
+    model = SequenceModel(6, 5, 8, complex=complex)
+    data = CopyingMemory(5, 2, 4, batch_size=8, train_size=80, val_size=8, test_size=8)
+    trainer(ProjUNN(), max_epochs=1, precision=precision).fit(model, datamodule=data)
+    error = unitarity_error(model.rnn.weight_hh_l0)
+    assert error < (1e-14 if precision == "64-true" else 1e-6)
+
+
+@pytest.mark.parametrize("complex", [False, True])
 def test_learns_to_copy(complex):
     """Real training: two symbols over five blanks, from the baseline to nearly zero."""
     model = SequenceModel(6, 5, 24, ignore_index=4, complex=complex, learning_rate=3e-3)

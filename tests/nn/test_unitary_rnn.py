@@ -130,6 +130,14 @@ def test_dropout_acts_between_layers_while_training(dtype):
     assert torch.equal(rnn(input)[0], rnn(input)[0])
 
 
+def test_double_takes_complex_parameters_along():
+    rnn = UnitaryRNN(3, 5, dtype=torch.complex64).double()
+    assert rnn.weight_hh_l0.dtype == rnn.weight_ih_l0.dtype == torch.complex128
+    assert rnn.bias_l0.dtype == torch.float64
+    assert rnn(torch.randn(2, 4, 3, dtype=torch.float64))[0].dtype == torch.complex128
+    assert rnn.float().weight_hh_l0.dtype == torch.complex64
+
+
 def test_copies_and_pickles():
     rnn = UnitaryRNN(3, 5)
     input = torch.randn(2, 4, 3)
