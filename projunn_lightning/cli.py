@@ -78,6 +78,7 @@ def main() -> None:
             subclass_mode_model=True,
             subclass_mode_data=True,
             seed_everything_default=0,
+            parser_kwargs={"description": "Train networks with orthogonal and unitary weights by projUNN."},
         )
     except (ValueError, TypeError) as error:
         cause = _first_cause(error)

@@ -1,4 +1,7 @@
-"""Functions of the 2k x 2k matrices to which the retractions reduce (k is the rank of an update)."""
+"""Functions of the 2k x 2k matrices to which the retractions reduce (k is the rank of an update).
+
+Nothing here synchronises with the host: what has no value gives entries that are not finite, rather than an error.
+"""
 
 from __future__ import annotations
 
@@ -6,40 +9,43 @@ import torch
 from torch import Tensor
 
 
-def phi1(z: Tensor) -> Tensor:
-    r"""``phi1(Z) = (e^Z - I) Z^-1``, without the inverse, so that a singular Z is no special case.
+def exp_minus_identity(s: Tensor) -> Tensor:
+    """``e^S - I`` of skew-Hermitian matrices."""
+    if s.shape[-1] == 2:
+        return _exp_2x2(s) - _identity(s)
+    # Squaring doubles the relative error for each power of two in the norm; Newton steps take it out of the moduli.
+    return _polar_newton(torch.matrix_exp(s), iterations=3) - _identity(s)
 
-    It is the upper right block of the exponential of ``[[Z, I], [0, 0]]`` (Higham, Functions of Matrices, 10.7).
-    """
-    m = z.shape[-1]
-    augmented = z.new_zeros(*z.shape[:-2], 2 * m, 2 * m)
-    augmented[..., :m, :m] = z
-    augmented[..., :m, m:] = torch.eye(m, dtype=z.dtype, device=z.device)
-    return torch.matrix_exp(augmented)[..., :m, m:]
+
+def _exp_2x2(s: Tensor) -> Tensor:
+    """``e^S = e^(i tau) (cos(nu) I + sin(nu)/nu Z)``, where ``S = i tau I + Z`` with Z traceless and Z^2 = -nu^2 I."""
+    trace = 0.5 * (s[..., 0, 0] + s[..., 1, 1])[..., None, None]
+    z = s - trace * _identity(s)
+    nu = (z[..., 0, 0].abs().square() + z[..., 0, 1].abs().square()).sqrt()[..., None, None]  # = sqrt(det Z)
+    sinc = torch.where(nu > 0, nu.sin() / nu, 1)  # of the same nu as the cosine, so that their squares add up to 1
+    return trace.exp() * (nu.cos() * _identity(s) + sinc * z)
 
 
 def polar(k: Tensor) -> Tensor:
-    """The unitary polar factor of square or tall matrices of full column rank.
-
-    Singular matrices give entries that are not finite, rather than an error: nothing here synchronises with the host.
-    """
+    """The unitary polar factor of square or tall matrices of full column rank."""
+    k = k / k.abs().amax(dim=(-2, -1), keepdim=True)  # the factor stays the same, and no square overflows
     if k.shape[-2] > k.shape[-1]:
         q, r = torch.linalg.qr(k)
         return q @ polar(r)
-    return _polar_2x2(k) if k.shape[-1] == 2 else _polar_newton(k)
+    return _polar_2x2(k) if k.shape[-1] == 2 else _polar_newton(k, iterations=10)
 
 
 def _polar_2x2(k: Tensor) -> Tensor:
-    """``(K + |det K| K^-H) / sqrt(tr K^H K + 2 |det K|)``, the Newton step that the 2 x 2 case needs but once."""
+    """``(K + |det K| K^-H)`` to scale: of a 2 x 2 matrix a single Newton step finds the unitary factor."""
     (k00, k01), (k10, k11) = (row.unbind(-1) for row in k.unbind(-2))
     det = k00 * k11 - k01 * k10
     phase = det / det.abs()
     adjugate = torch.stack([torch.stack([k11, -k10], -1), torch.stack([-k01, k00], -1)], -2)
     x = k + phase[..., None, None] * adjugate.conj()
-    return x * (2**0.5 / torch.linalg.matrix_norm(x)[..., None, None])
+    return x / (0.5 * x.abs().square().sum(dim=(-2, -1), keepdim=True)).sqrt()
 
 
-def _polar_newton(x: Tensor, iterations: int = 10) -> Tensor:
+def _polar_newton(x: Tensor, iterations: int) -> Tensor:
     """Scaled Newton iteration; ten steps reach double precision from anywhere (Higham 2008, section 8.6)."""
     for _ in range(iterations):
         inverse = torch.linalg.inv_ex(x).inverse.mH
@@ -52,3 +58,7 @@ def _norms(x: Tensor) -> Tensor:
     """The product of the 1-norm and the infinity-norm, ``(*, 1, 1)``."""
     magnitude = x.abs()
     return (magnitude.sum(-2).amax(-1) * magnitude.sum(-1).amax(-1))[..., None, None]
+
+
+def _identity(x: Tensor) -> Tensor:
+    return torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)

@@ -12,7 +12,7 @@ def modrelu(z: Tensor, bias: Tensor) -> Tensor:
         z: real or complex, ``(*, N)``.
         bias: b, real, ``(N)``; a negative one is a threshold below which the unit is off.
 
-    Source: Arjovsky, Shah and Bengio 2016, "Unitary evolution recurrent neural networks", equation 8.
+    Source: Arjovsky, Shah and Bengio 2016, "Unitary evolution recurrent neural networks".
 
     >>> import torch
     >>> modrelu(torch.tensor([-3.0, 0.5, 2.0]), torch.tensor([-1.0, -1.0, 1.0]))

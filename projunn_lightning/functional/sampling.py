@@ -38,7 +38,7 @@ def rank_k(
     Raises:
         ValueError: if ``rank`` is out of range, the sampler is unknown, or the basis has another shape.
 
-    Source: Kiani et al. 2022, section 3.3 (LSI and column sampling); the power step is that of PowerSGD (Vogels et
+    Source: Kiani et al. 2022 (LSI and column sampling); the power step is that of PowerSGD (Vogels et
     al. 2019).
 
     >>> update = torch.outer(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 3.0, 4.0]))
