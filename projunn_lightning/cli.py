@@ -36,7 +36,7 @@ class ProjUNNCLI(LightningCLI):
         return trainer
 
     def before_fit(self) -> None:
-        """Train a model with nothing to constrain as it is: the unconstrained run to compare with."""
+        """Check the constraint; a model that has none trains as it is: the unconstrained run to compare with."""
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
         method = next(callback for callback in callbacks if isinstance(callback, ProjUNN))
         if method.parameters is None and not declared(self.model):
@@ -44,6 +44,8 @@ class ProjUNNCLI(LightningCLI):
             rank_zero_warn(
                 "no parameter is declared orthogonal and projunn.parameters is not set: the model trains unconstrained"
             )
+        else:
+            method.check(self.trainer, self.model)  # here, before a log folder is made for a run that cannot start
 
     def after_fit(self) -> None:
         """Test the trained weights, where model and data can."""
@@ -78,9 +80,12 @@ def main() -> None:
             subclass_mode_model=True,
             subclass_mode_data=True,
             seed_everything_default=0,
-            parser_kwargs={"description": "Train networks with orthogonal and unitary weights by projUNN."},
+            parser_kwargs={
+                "prog": "projunn",
+                "description": "Train networks with orthogonal and unitary weights by projUNN.",
+            },
         )
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         cause = _first_cause(error)
         if not _raised_by_this_package(cause):
             raise
@@ -107,5 +112,5 @@ def _first_cause(error: BaseException) -> BaseException:
 
 
 def _raised_by_this_package(error: BaseException) -> bool:
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return str(frame.f_globals.get("__name__", "")).startswith("projunn_lightning.")
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and str(frames[-1].f_globals.get("__name__", "")).startswith("projunn_lightning.")

@@ -94,13 +94,8 @@ def orthogonal(module: ModuleT, name: str = "weight", *, init: Init = "polar", c
     if init == "polar":
         check_finite(f"{type(module).__name__}.{name}", parameter)
     initialise_(parameter, constraint, init)
-    record(module, name, constraint)
-    return module
-
-
-def record(module: nn.Module, name: str, constraint: Constraint) -> None:
-    """Note on the module that its parameter ``name`` is constrained."""
     module.__dict__.setdefault(_RECORD, {})[name] = constraint
+    return module
 
 
 def declared(module: nn.Module) -> dict[str, Constraint]:

@@ -21,7 +21,6 @@ from projunn_lightning.constraint import (
     declared,
     initialise_,
     matching,
-    record,
 )
 from projunn_lightning.functional.retraction import VARIANTS, low_rank_change
 from projunn_lightning.functional.sampling import SAMPLERS, Sampler, rank_k
@@ -44,8 +43,7 @@ class _Weight:
 
     name: str
     constraint: Constraint
-    dtype: torch.dtype
-    declared: bool  # before this projector chose it
+    declared: bool  # and so unitary since, where one chosen by a pattern still has to be made so
     step: int = 0
     reorthonormalisations: int = 0
     skipped: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.long))
@@ -59,7 +57,8 @@ class Projector:
     ``attach`` hooks the optimizers: before a step each constrained weight is copied; after it the difference is the
     update, which is approximated at rank k and applied as a rotation of the weight. Gradient accumulation, several
     optimizers, closures and a GradScaler that skips steps need no care: the hooks run when a step really happens. An
-    update with a NaN or an infinity leaves the weight as it was and is counted in :attr:`skipped_updates`.
+    update with a NaN or an infinity leaves the weight as it was and is counted in :attr:`skipped_updates`; what the
+    optimizer's own state (momentum, averages) has taken in of it stays there, and may keep its next updates so.
 
     Args:
         module: the module whose parameters are constrained: those declared by
@@ -108,7 +107,7 @@ class Projector:
         self.tolerance = tolerance
         self.seed = seed
         self._weights = self._choose(parameters)
-        self._held: dict[Optimizer, list[_Weight]] = {}
+        self._stepping: dict[Optimizer, list[_Weight]] = {}
         self._handles: list[RemovableHandle] = []
 
     # ---- which parameters ----
@@ -127,7 +126,7 @@ class Projector:
             parameter = self.module.get_parameter(name)
             check(name, parameter, constraint)
             self._check_rank(name, parameter, constraint)
-            distinct.setdefault(id(parameter), _Weight(name, constraint, parameter.dtype, declared=name in old))
+            distinct.setdefault(id(parameter), _Weight(name, constraint, declared=name in old))
         return {weight.name: weight for weight in distinct.values()}
 
     def _check_rank(self, name: str, parameter: Tensor, constraint: Constraint) -> None:
@@ -136,9 +135,9 @@ class Projector:
             raise ConstraintError(f"rank {self.rank} is above min(n, p) = {min(n, p)} of {name} ({n} x {p})")
 
     @property
-    def names(self) -> list[str]:
-        """The names of the constrained parameters."""
-        return list(self._weights)
+    def constraints(self) -> dict[str, Constraint]:
+        """The constraint of each constrained parameter, by name."""
+        return {weight.name: weight.constraint for weight in self._weights.values()}
 
     def _parameter(self, weight: _Weight) -> Tensor:
         # Looked up anew each time: a strategy may have replaced the parameter object.
@@ -159,21 +158,18 @@ class Projector:
         """
         if self._handles:
             raise RuntimeError("the projector is attached already; call detach() first")
-        held: dict[Optimizer, list[_Weight]] = {optimizer: [] for optimizer in optimizers}
+        held = {weight.name for optimizer in optimizers for weight in self._held_by(optimizer.param_groups)}
         for weight in self._weights.values():
             parameter = self._parameter(weight)
             check(weight.name, parameter, weight.constraint)  # a strategy may have changed the precision
-            holders = [o for o in optimizers if any(parameter is p for g in o.param_groups for p in g["params"])]
-            if parameter.requires_grad and not holders:
+            check_finite(weight.name, parameter)
+            if parameter.requires_grad and weight.name not in held:
                 raise ConstraintError(
                     f"the constrained parameter {weight.name} is held by no optimizer: pass it to one, or freeze it "
                     "with requires_grad_(False)"
                 )
-            for optimizer in holders:
-                held[optimizer].append(weight)
         self._make_unitary()
-        self._held = held
-        for optimizer in held:
+        for optimizer in optimizers:
             self._warn_of_weight_decay(optimizer)
             self._handles.append(optimizer.register_step_pre_hook(self._before_step))
             self._handles.append(optimizer.register_step_post_hook(self._after_step))
@@ -184,13 +180,15 @@ class Projector:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._held.clear()
+        self._stepping.clear()
         for weight in self._weights.values():
             weight.before = None
 
+    def _held_by(self, groups: list[dict[str, Any]]) -> list[_Weight]:
+        ids = {id(parameter) for group in groups for parameter in group["params"]}
+        return [weight for weight in self._weights.values() if id(self._parameter(weight)) in ids]
+
     def _make_unitary(self) -> None:
-        for weight in self._weights.values():
-            check_finite(weight.name, self._parameter(weight))
         for name, error in self.unitarity_errors().items():
             weight, parameter = self._weights[name], self._parameter(self._weights[name])
             off = bool(error > self.tolerance)
@@ -200,16 +198,14 @@ class Projector:
                     "the nearest unitary matrix",
                     stacklevel=3,
                 )
-            if off or parameter.dtype != weight.dtype:  # float32 was exact to its own rounding only
+            # A double that is off by more than 1e-10 was a float32 once, and unitary to the rounding of that only.
+            if off or (torch.finfo(parameter.dtype).eps < 1e-10 and error > 1e-10):
                 initialise_(parameter, weight.constraint, "polar")
-            weight.dtype, weight.declared = parameter.dtype, True
-            prefix, _, leaf = name.rpartition(".")
-            record(self.module.get_submodule(prefix), leaf, weight.constraint)
+            weight.declared = True
 
     def _warn_of_weight_decay(self, optimizer: Optimizer) -> None:
         for group in optimizer.param_groups:
-            ids = {id(p) for p in group["params"]}
-            names = [w.name for w in self._held[optimizer] if id(self._parameter(w)) in ids]
+            names = [weight.name for weight in self._held_by([group])]
             if names and group.get("weight_decay", 0):
                 warnings.warn(
                     f"weight_decay={group['weight_decay']} on {', '.join(names)}: decay pulls along the weight, which "
@@ -222,7 +218,9 @@ class Projector:
 
     @torch.no_grad()
     def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
-        for weight in self._held[optimizer]:
+        # Asked anew at every step: a frozen weight may have joined the optimizer since.
+        self._stepping[optimizer] = self._held_by(optimizer.param_groups)
+        for weight in self._stepping[optimizer]:
             parameter = self._parameter(weight)
             if weight.before is None or weight.before.shape != parameter.shape:
                 weight.before = torch.empty_like(parameter)
@@ -230,7 +228,7 @@ class Projector:
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
-        for weight in self._held[optimizer]:
+        for weight in self._stepping.pop(optimizer, ()):
             self._project(weight)
 
     def _project(self, weight: _Weight) -> None:
@@ -239,26 +237,25 @@ class Projector:
         view = weight.constraint.matrices
         before, update = view(weight.before), view(parameter - weight.before)
         generator = self._generator(weight, parameter.device)
-        if self.sampler == "subspace":
-            weight.basis = self._warm_basis(weight, update, generator)
-        a, b = rank_k(update, self.rank, self.sampler, generator=generator, basis=weight.basis)
+        basis = self._warm_basis(weight, update, generator) if self.sampler == "subspace" else None
+        a, b = rank_k(update, self.rank, self.sampler, generator=generator, basis=basis)
         left, right = low_rank_change(self.variant, before, a / self.lr_divider, b)
         # Anything not finite in the update shows in these thin factors; they are zeroed without asking the host.
         finite = torch.isfinite(left).all() & torch.isfinite(right).all()
         left, right = torch.where(finite, left, 0), torch.where(finite, right, 0)
         parameter.copy_((before + left @ right.mH).reshape(parameter.shape))
         weight.skipped = weight.skipped.to(finite.device) + ~finite
-        if weight.basis is not None:  # a zero or skipped update has no direction to remember
+        if basis is not None:  # a zero or skipped update has no direction to remember
             moved = finite & (a != 0).any(dim=-1, keepdim=True).any(dim=-2, keepdim=True)
-            weight.basis = torch.where(moved, b, weight.basis)
+            weight.basis = torch.where(moved, b, basis)
         weight.step += 1
         if weight.step % CHECK_EVERY == 0:
             self._correct_drift(weight, parameter, generator)
 
     def _warm_basis(self, weight: _Weight, update: Tensor, generator: Generator) -> Tensor:
-        if weight.basis is not None:
-            return weight.basis.to(update.device)  # a restored one comes on the CPU
         shape = (*update.shape[:-2], update.shape[-1], self.rank)
+        if weight.basis is not None and weight.basis.shape == shape:  # a checkpoint may come from another rank
+            return weight.basis.to(update)
         return torch.randn(shape, generator=generator, dtype=update.dtype, device=update.device)
 
     def _generator(self, weight: _Weight, device: torch.device) -> Generator:
@@ -269,7 +266,7 @@ class Projector:
     def _correct_drift(self, weight: _Weight, parameter: Tensor, generator: Generator) -> None:
         matrices = weight.constraint.matrices(parameter)
         error = estimate_unitarity_error(matrices, generator=generator).max()
-        if error <= self.tolerance / 2:
+        if not error > self.tolerance / 2:
             return
         # Newton-Schulz squares a small error; from afar (somebody wrote to the weight) only the SVD is safe.
         matrices = newton_schulz(matrices) if error < 0.01 else nearest_unitary(matrices)
@@ -321,8 +318,8 @@ class Projector:
 
 def check_settings(rank: int, variant: str, sampler: str, lr_divider: float, tolerance: float) -> None:
     """Raise a :class:`ConstraintError` that names the first setting out of its range."""
-    if rank < 1:
-        raise ConstraintError(f"rank must be 1 or more, found {rank}")
+    if not isinstance(rank, int) or rank < 1:
+        raise ConstraintError(f"rank must be a whole number of 1 or more, found {rank!r}")
     if variant not in VARIANTS:
         raise ConstraintError(f"unknown variant {variant!r}, expected one of {', '.join(VARIANTS)}")
     if sampler not in SAMPLERS:

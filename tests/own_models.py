@@ -73,3 +73,8 @@ class Attending(nn.Module):
 class Failing(Own):
     def __init__(self) -> None:
         raise ValueError("of the user's own making")
+
+
+class FailingWithCause(Own):
+    def __init__(self) -> None:
+        raise ValueError("of the user's own making, with a cause") from KeyError()

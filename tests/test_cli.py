@@ -105,18 +105,11 @@ class TestFit:
         assert saved["seed_everything"] == 7
 
     def test_without_a_logger_or_an_optimizer(self, capsys, quick):
-        run(
-            capsys,
-            "fit",
-            "--config",
-            quick,
-            "--trainer.logger",
-            "false",
-            "--optimizer",
-            "null",
-            "--lr_scheduler",
-            "null",
-        )
+        off = ["--trainer.logger", "false", "--optimizer", "null", "--lr_scheduler", "null"]
+        assert "test loss" in run(capsys, "fit", "--config", quick, *off)
+        assert not Path("lightning_logs").exists()
+        saved = torch.load(next(Path("checkpoints").glob("*.ckpt")), weights_only=False)
+        assert saved["optimizer_states"][0]["param_groups"][0]["lr"] == 1e-3  # the model's own RMSprop
 
     @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
     def test_every_config_starts(self, capsys, config):
@@ -170,7 +163,7 @@ class TestOtherCommands:
         fit = run(capsys, "fit", "--config", quick).strip().splitlines()[-1]
         assert "val/loss" in run(capsys, "validate", "--config", quick, "--ckpt_path", checkpoint())
         assert run(capsys, "test", "--config", quick, "--ckpt_path", checkpoint()).strip().splitlines()[-1] == fit
-        run(capsys, "predict", "--config", quick, "--ckpt_path", checkpoint())
+        assert "Predicting" in run(capsys, "predict", "--config", quick, "--ckpt_path", checkpoint())
 
     def test_print_config_prints_yaml_that_can_be_fed_back(self, capsys, quick):
         with pytest.raises(SystemExit) as stop:
@@ -198,7 +191,7 @@ class TestRefuses:
         [
             (["--projunn.variant", "polar"], r"projunn.variant"),
             (["--projunn.sampler", "qr"], r"projunn.sampler"),
-            (["--projunn.rank", 0], "projunn: error: rank must be 1 or more, found 0"),
+            (["--projunn.rank", 0], "projunn: error: rank must be a whole number of 1 or more, found 0"),
             (["--projunn.rank", 17], "projunn: error: rank 17 is above min(n, p) = 16 of rnn.weight_hh_l0 (16 x 16)"),
             (
                 ["--projunn.parameters", "rnn.weight_hx"],
@@ -206,20 +199,32 @@ class TestRefuses:
             ),
             (["--projunn.parameters", "rnn.*"], "rnn.bias_l0 has shape (16,); only parameters of 2 or more"),
             (["--projunn.lr_divider", -1], "lr_divider must be positive, found -1.0"),
-            (["--trainer.precision", "bf16-true"], "rnn.weight_hh_l0 is torch.bfloat16"),
+            (
+                ["--trainer.precision", "bf16-true"],
+                "precision='bf16-true' keeps weights in half precision",
+            ),
             (["--data.delay", 0], "projunn: error: delay must be 1 or more, found 0"),
             (["--data.batch_size", -3], "projunn: error: batch_size must be 1 or more, found -3"),
             (["--model.hidden_size", 0], "projunn: error: hidden_size must be 1 or more, found 0"),
-            (["--model.input_size", 3], "projunn: error: an input is no integer from 0 to input_size - 1 = 2"),
-            (["--model.output_size", 3, "--model.ignore_index", "null"], "a target is no class below output_size = 3"),
             (["--model.nonlinearity", "gelu"], "modrelu"),
             (["--projunn.rnk", 2], "projunn.rnk"),
         ],
         ids=str,
     )
-    def test_bad_values_in_a_line_that_names_them(self, capsys, quick, args, message):
-        assert message in refused(capsys, "fit", "--config", quick, "--trainer.fast_dev_run", 1, *args)
+    def test_bad_values_in_a_line_that_names_them_and_writes_no_file(self, capsys, quick, args, message):
+        assert message in refused(capsys, "fit", "--config", quick, *args)
         assert [path.name for path in Path().iterdir()] == ["quick.yaml"]
+
+    @pytest.mark.parametrize(
+        ("args", "message"),
+        [
+            (["--model.input_size", 3], "projunn: error: an input is no integer from 0 to input_size - 1 = 2"),
+            (["--model.output_size", 3, "--model.ignore_index", "null"], "a target is no class below output_size = 3"),
+        ],
+        ids=str,
+    )
+    def test_sizes_that_do_not_fit_the_data_at_the_first_batch(self, capsys, quick, args, message):
+        assert message in refused(capsys, "fit", "--config", quick, *args)
 
     def test_names_a_variant_it_does_not_know_and_lists_those_it_does(self, capsys, quick):
         err = refused(capsys, "fit", "--config", quick, "--projunn.variant", "polar")
@@ -228,3 +233,5 @@ class TestRefuses:
     def test_a_mistake_in_the_user_s_own_code_keeps_its_traceback(self, capsys, quick):
         with pytest.raises(ValueError, match="of the user's own making"):
             command("fit", "--config", quick, "--model", "own_models.Failing")
+        with pytest.raises(ValueError, match="of the user's own making, with a cause"):
+            command("fit", "--config", quick, "--model", "own_models.FailingWithCause")

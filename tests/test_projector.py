@@ -8,7 +8,7 @@ from torch import nn
 
 from projunn_lightning import ConstraintError, Projector, orthogonal
 from projunn_lightning.constraint import declared
-from projunn_lightning.functional import init, rank_k, unitarity_error
+from projunn_lightning.functional import init, rank_k
 from projunn_lightning.projector import CHECK_EVERY
 
 OPTIMIZERS = {
@@ -75,10 +75,10 @@ class TestKeepsWeightsUnitary:
         keys = list(model.state_dict())
         optimizer = torch.optim.RMSprop(model.parameters(), lr=1e-2)
         projector = Projector(model, patterns, variant=variant, rank=2).attach(optimizer)
-        start = {n: model.get_parameter(n).clone() for n in projector.names}
+        start = {n: model.get_parameter(n).clone() for n in projector.constraints}
         train(model, optimizer, batch)
         assert worst(projector) < 1e-14
-        assert all((model.get_parameter(n) - start[n]).abs().max() > 1e-3 for n in projector.names)
+        assert all((model.get_parameter(n) - start[n]).abs().max() > 1e-3 for n in projector.constraints)
         assert list(model.state_dict()) == keys
 
     @pytest.mark.parametrize("sampler", ["lsi", "column", "svd", "subspace"])
@@ -173,18 +173,17 @@ class TestTheUpdate:
         optimizer.step()
         torch.testing.assert_close(model.bias, plain.bias - 0.1)
 
-    def test_a_zero_update_changes_no_bit(self):
-        for variant in ORACLES:
-            model = nn.Linear(9, 9)
-            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-            Projector(model, "weight", variant=variant, rank=3).attach(optimizer)
-            before = model.weight.clone()
-            model.weight.grad = torch.zeros(9, 9)
+    @pytest.mark.parametrize("variant", ORACLES)
+    @pytest.mark.parametrize("rank", [1, 3])
+    def test_a_zero_update_changes_no_bit(self, variant, rank):
+        model = nn.Linear(9, 9)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        Projector(model, "weight", variant=variant, rank=rank).attach(optimizer)
+        before = model.weight.clone()
+        for grad in (torch.zeros(9, 9), None):
+            model.weight.grad = grad
             optimizer.step()
-            torch.testing.assert_close(model.weight, before, atol=2e-7, rtol=0)
-            model.weight.grad = None
-            optimizer.step()
-            assert unitarity_error(model.weight) < 1e-6
+            assert torch.equal(model.weight, before)
 
     @pytest.mark.parametrize("sampler", ["lsi", "column", "svd", "subspace"])
     @pytest.mark.parametrize("variant", ORACLES)
@@ -222,6 +221,42 @@ class TestTheUpdate:
         assert torch.equal(run(0, 0), run(0, 7))
         assert not torch.equal(run(0, 0), run(1, 0))
 
+    def test_draws_another_sketch_for_every_step_and_every_parameter(self):
+        """The same gradient gives each weight and each step a rotation in another plane."""
+        model = nn.ModuleList([orthogonal(nn.Linear(8, 8), init="identity") for _ in range(2)])
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        Projector(model).attach(optimizer)
+        grad, turns = torch.randn(8, 8), []
+        for _ in range(2):
+            for layer in model:
+                torch.nn.init.eye_(layer.weight)
+                layer.weight.grad = grad.clone()
+            optimizer.step()
+            turns += [layer.weight.detach().clone() for layer in model]
+        assert all((a - b).abs().max() > 1e-3 for i, a in enumerate(turns) for b in turns[:i])
+
+    def test_subspace_starts_from_the_last_update_and_a_zero_one_is_not_remembered(self):
+        u, v = torch.linalg.qr(torch.randn(30, 2)).Q, torch.linalg.qr(torch.randn(30, 2)).Q
+        grad = u @ torch.diag(torch.tensor([1.0, 0.9])) @ v.mT
+        model = nn.Linear(30, 30)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+        projector = Projector(model, "weight", sampler="subspace").attach(optimizer)
+
+        def basis():
+            return projector.state_dict()["weight"]["basis"]
+
+        alignment = []
+        for _ in range(60):
+            model.weight.grad = grad.clone()
+            optimizer.step()
+            alignment.append(float((basis().mT @ v[:, :1]).abs()))
+        assert alignment[-1] > 0.999  # power steps single out the first direction from another that is nearly as strong
+        before = basis().clone()
+        for grad in (torch.zeros(30, 30), torch.full((30, 30), float("nan"))):
+            model.weight.grad = grad
+            optimizer.step()
+            assert torch.equal(basis(), before)
+
     @pytest.mark.parametrize("sampler", ["lsi", "column", "svd", "subspace"])
     def test_goes_on_from_its_state_as_if_never_interrupted(self, sampler):
         grads = torch.randn(6, 8, 8)
@@ -244,9 +279,22 @@ class TestTheUpdate:
         new_optimizer, new_projector = attached(resumed)
         resumed.weight.data.copy_(weight)  # what a checkpoint does after the constraint is set up
         new_projector.load_state_dict(copy.deepcopy(projector.state_dict()))
-        steps(model, optimizer, grads[3:])
-        steps(resumed, new_optimizer, grads[3:])
+        steps(model, optimizer, [*grads[3:], grads[0] * float("nan")])
+        steps(resumed, new_optimizer, [*grads[3:], grads[0] * float("nan")])
         assert torch.equal(model.weight, resumed.weight)
+
+    def test_restores_its_counters(self):
+        model = nn.Linear(8, 8)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        projector = Projector(model, "weight").attach(optimizer)
+        model.weight.data.add_(1e-4 * torch.randn(8, 8))
+        for step in range(CHECK_EVERY):
+            model.weight.grad = torch.full((8, 8), float("nan") if step == 0 else 0.0)
+            optimizer.step()
+        restored = Projector(model, "weight")
+        restored.load_state_dict(projector.state_dict())
+        assert restored.skipped_updates == restored.reorthonormalisations == 1
+        assert restored.state_dict()["weight"]["step"] == CHECK_EVERY
 
 
 class TestDrift:
@@ -271,6 +319,16 @@ class TestDrift:
         assert largest < 1e-5
         assert projector.reorthonormalisations < 20_000 / CHECK_EVERY / 4  # rare: most looks find nothing to do
 
+    def test_is_corrected_where_it_passes_half_of_another_tolerance(self):
+        for tolerance, corrections in ((1e-2, 0), (1e-6, 1)):
+            model = nn.Linear(32, 32)
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+            projector = Projector(model, "weight", tolerance=tolerance).attach(optimizer)
+            model.weight.data.add_(1e-6 * torch.randn(32, 32))
+            for _ in range(CHECK_EVERY):
+                optimizer.step()
+            assert projector.reorthonormalisations == corrections
+
     def test_is_corrected_where_it_passes_half_the_tolerance(self):
         model = nn.Linear(32, 32)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
@@ -285,6 +343,17 @@ class TestDrift:
 
 
 class TestAttach:
+    def test_a_weight_that_joins_the_optimizer_later_is_constrained_from_then_on(self):
+        model = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
+        model[1].requires_grad_(False)
+        optimizer = torch.optim.SGD(model[0].parameters(), lr=0.1)
+        projector = Projector(model, "*.weight").attach(optimizer)
+        optimizer.add_param_group({"params": model[1].requires_grad_().parameters()})
+        for layer in model:
+            layer.weight.grad = torch.randn(4, 4)
+        optimizer.step()
+        assert worst(projector) < 1e-6
+
     def test_hooks_several_optimizers_and_detach_removes_the_hooks(self):
         model = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
         optimizers = [torch.optim.SGD(layer.parameters(), lr=0.1) for layer in model]
@@ -337,6 +406,13 @@ class TestAttach:
             projector.attach(torch.optim.SGD(model.parameters(), lr=0.1))
         assert worst(projector) < 1e-6
 
+    def test_follows_a_weight_into_double_precision(self):
+        model = orthogonal(nn.Linear(4, 4), init="haar")
+        projector = Projector(model)
+        model.double()
+        projector.attach(torch.optim.SGD(model.parameters(), lr=0.1))
+        assert worst(projector) < 1e-14
+
     def test_leaves_the_bits_of_unitary_weights(self):
         model = orthogonal(nn.Linear(4, 4), init="haar")
         before = model.weight.clone()
@@ -348,20 +424,21 @@ class TestWhatIsConstrained:
     def test_declared_and_chosen_parameters_together(self):
         model = nn.ModuleList([orthogonal(nn.Linear(4, 4), init="identity"), nn.Linear(4, 4), nn.Linear(4, 4)])
         projector = Projector(model, ["1.weight"]).attach(torch.optim.SGD(model.parameters(), lr=0.1))
-        assert projector.names == ["0.weight", "1.weight"]
+        assert list(projector.constraints) == ["0.weight", "1.weight"]
         assert torch.equal(model[0].weight, torch.eye(4))
         assert worst(projector) < 1e-6
-        assert list(declared(model)) == ["0.weight", "1.weight"]
+        assert list(declared(model)) == ["0.weight"]  # a pattern binds its own projector alone
 
     def test_a_tied_weight_once(self):
         model = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
         model[1].weight = model[0].weight
-        assert Projector(model, "*.weight").names == ["0.weight"]
+        assert list(Projector(model, "*.weight").constraints) == ["0.weight"]
 
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"rank": 0}, "rank must be 1 or more, found 0"),
+            ({"rank": 0}, "rank must be a whole number of 1 or more, found 0"),
+            ({"rank": 1.5}, r"rank must be a whole number of 1 or more, found 1\.5"),
             ({"rank": 4}, r"rank 4 is above min\(n, p\) = 3 of 1\.weight \(3 x 4\)"),
             ({"variant": "polar"}, "unknown variant 'polar', expected one of direct, tangent, cayley"),
             ({"sampler": "qr"}, "unknown sampler 'qr', expected one of lsi, column, svd, subspace"),

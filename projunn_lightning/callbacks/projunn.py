@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from projunn_lightning.callbacks._interval import is_due
+from projunn_lightning.constraint import ConstraintError
 from projunn_lightning.functional.sampling import Sampler
 from projunn_lightning.projector import Projector, Variant, check_settings
 
@@ -22,11 +23,13 @@ class ProjUNN(Callback):
 
     It works on the optimizers' own hooks and so needs no care under gradient accumulation, manual optimization,
     several optimizers, gradient clipping, closures or a GradScaler that skips steps. It does not support half-precision
-    parameters (mixed precision is fine), nor strategies that flatten parameters.
+    parameters (mixed precision is fine), strategies that flatten parameters, nor the averaging of weights, whose mean
+    is not unitary.
 
-    Every ``log_every_n_steps`` batches it logs ``unitarity_error`` (the largest, also on the progress bar),
-    ``skipped_updates`` (updates with a NaN or an infinity, which leave their weight untouched) and
-    ``reorthonormalisations`` (corrections of rounding drift), both counted since the start of training.
+    Whenever the trainer logs, it logs ``unitarity_error`` (the largest, also on the progress bar), ``skipped_updates``
+    and ``reorthonormalisations`` (corrections of rounding drift), both counted since the start of training. A skipped
+    update is one with a NaN or an infinity, which leaves its weight untouched. What the optimizer's own state has taken
+    in of it (momentum, averages) stays there: where the count rises at every step, go back to a checkpoint.
 
     Args:
         parameters: glob patterns over ``named_parameters()``, such as ``"encoder.*.weight_hh_l*"``. The stacked
@@ -70,22 +73,40 @@ class ProjUNN(Callback):
             "seed": seed,
         }
         self.projector: Projector | None = None
+        self._restored: dict[str, Any] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        # Before a checkpoint is restored, so that the restored counters are the ones that stay.
         if stage == "fit":
-            self.projector = Projector(pl_module, self.parameters, **self.settings)
+            self.check(trainer, pl_module)
+            self.projector, self._restored = None, {}
+
+    def check(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse what can be seen to be wrong before training starts; touches nothing.
+
+        Raises:
+            ConstraintError: see the class.
+        """
+        if trainer.precision in ("16-true", "bf16-true"):
+            raise ConstraintError(
+                f"precision={trainer.precision!r} keeps weights in half precision, in which they cannot stay "
+                f"orthogonal; use {str(trainer.precision).replace('true', 'mixed')!r}"
+            )
+        # A model that builds its layers in these hooks is checked when it has them.
+        if not any(is_overridden(hook, pl_module) for hook in ("setup", "configure_model")):
+            Projector(pl_module, self.parameters, **self.settings)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert self.projector is not None
+        self.projector = Projector(pl_module, self.parameters, **self.settings)
+        self.projector.load_state_dict(self._restored)
+        self._restored = {}
         self.projector.attach(*trainer.optimizers)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not is_due(trainer, batch_idx):
+        # As Lightning's LearningRateMonitor; the first batch too, for the progress bar.
+        if self.projector is None or not (batch_idx == 0 or trainer._logger_connector.should_update_logs):
             return
-        assert self.projector is not None
         errors = torch.stack(list(self.projector.unitarity_errors().values()))
         pl_module.log("unitarity_error", errors.max(), prog_bar=True)
         pl_module.log("skipped_updates", self.projector.skipped_updates.float())
@@ -105,5 +126,7 @@ class ProjUNN(Callback):
         return self.projector.state_dict() if self.projector is not None else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if self.projector is not None:
+        if self.projector is not None:  # strategies that shard restore after on_fit_start, all others before it
             self.projector.load_state_dict(state_dict)
+        else:
+            self._restored = state_dict

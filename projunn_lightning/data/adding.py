@@ -23,7 +23,8 @@ class AddingProblem(SyntheticTask):
         train_size: training samples an epoch.
         val_size: validation samples.
         test_size: test samples, which ``predict`` uses too.
-        fresh: whether every epoch brings new training samples; otherwise ``train_size`` fixed ones are reshuffled.
+        fresh: whether every epoch brings new training samples; otherwise ``train_size`` fixed ones, which are kept in
+            memory, are reshuffled.
         seed: seeds all samples and their order; the splits are independent of each other.
         num_workers: processes that generate batches.
 

@@ -22,6 +22,8 @@ BLOCK = 1024
 class Generated(Dataset[Sample]):
     """Samples made on demand, a block at a time, by a vectorised ``generate(count, generator)``.
 
+    It hands out whole batches only, as a DataLoader asks for them (``__getitems__``).
+
     Sample i depends on the key and i alone, so that it is the same in every worker, rank and run. The indices may go
     beyond ``len``: a stream of fresh samples goes on where the last epoch ended.
 
@@ -41,9 +43,6 @@ class Generated(Dataset[Sample]):
 
     def __len__(self) -> int:
         return self.size
-
-    def __getitem__(self, index: int) -> Sample:
-        return tuple(column[0] for column in self.__getitems__([index]))
 
     def __getitems__(self, indices: Sequence[int]) -> Sample:
         """The samples of a batch, already stacked."""
@@ -87,7 +86,8 @@ class SyntheticTask(LightningDataModule, ABC):
         train_size: training samples an epoch.
         val_size: validation samples.
         test_size: test samples, which ``predict`` uses too.
-        fresh: whether every epoch brings new training samples; otherwise ``train_size`` fixed ones are reshuffled.
+        fresh: whether every epoch brings new training samples; otherwise ``train_size`` fixed ones, which are kept in
+            memory, are reshuffled.
         seed: seeds all samples and their order; the splits are independent of each other.
         num_workers: processes that generate batches.
 

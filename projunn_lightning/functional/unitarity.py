@@ -46,7 +46,7 @@ def nearest_unitary(weight: Tensor) -> Tensor:
             [ 0., -1.]])
     """
     u, _, vh = torch.linalg.svd(weight, full_matrices=False)
-    return u @ vh
+    return newton_schulz(u @ vh)  # LAPACK's singular vectors are orthonormal to a multiple of the rounding only
 
 
 def newton_schulz(weight: Tensor) -> Tensor:

@@ -37,6 +37,9 @@ class SequenceModel(LightningModule):
         complex: whether the state is complex and the weights unitary; the read-out sees real and imaginary parts.
         ignore_index: a class left out of the accuracy (not of the loss), such as the blank of the copying task.
         learning_rate: of the default optimizer, RMSprop.
+
+    Raises:
+        ValueError: if a size or option is out of range, or, as it runs, if a batch does not fit the sizes.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class SequenceModel(LightningModule):
         learning_rate: float = 1e-3,
     ) -> None:
         super().__init__()
+        _check_choices(task, output, output_size)
         self.save_hyperparameters()
         self.input_size = input_size
         self.task = task
@@ -94,7 +98,7 @@ class SequenceModel(LightningModule):
 
     def _one_hot(self, input: Tensor) -> Tensor:
         try:
-            return F.one_hot(input, self.input_size)
+            return F.one_hot(input.long(), self.input_size)
         except RuntimeError as error:
             raise ValueError(
                 f"an input is no integer from 0 to input_size - 1 = {self.input_size - 1}: {error}"
@@ -150,3 +154,13 @@ class SequenceModel(LightningModule):
     def configure_optimizers(self) -> Any:
         """RMSprop, where the command line or a subclass asks for no other optimizer."""
         return torch.optim.RMSprop(self.parameters(), lr=self.learning_rate)
+
+
+def _check_choices(task: str, output: str, output_size: int) -> None:
+    if task not in ("classification", "regression"):
+        raise ValueError(f"unknown task {task!r}, expected classification or regression")
+    if output not in ("sequence", "last"):
+        raise ValueError(f"unknown output {output!r}, expected sequence or last")
+    fewest = 2 if task == "classification" else 1
+    if output_size < fewest:
+        raise ValueError(f"output_size must be {fewest} or more for {task}, found {output_size}")

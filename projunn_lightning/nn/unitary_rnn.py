@@ -158,6 +158,10 @@ class UnitaryRNN(nn.Module):
     def _check_shapes(self, input: Tensor, state: Tensor | None) -> None:
         if not isinstance(input, Tensor):
             raise TypeError(f"UnitaryRNN takes a tensor, found {type(input).__name__}; pad packed sequences first")
+        if not self.weight_hh_l0.is_complex() and (input.is_complex() or (state is not None and state.is_complex())):
+            raise ValueError(
+                "input and state of a real UnitaryRNN must be real; give it a complex dtype for complex ones"
+            )
         order = "(B, T, I)" if self.batch_first else "(T, B, I)"
         if input.ndim not in (2, 3) or input.shape[-1] != self.input_size:
             raise ValueError(

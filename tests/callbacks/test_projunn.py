@@ -4,6 +4,8 @@ import itertools
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import BaseFinetuning
+from lightning.pytorch.loggers import Logger
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -204,7 +206,7 @@ def test_refuses_what_cannot_be_constrained_and_leaves_weights_and_files(options
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rank": 0}, "rank must be 1"),
+        ({"rank": 0}, "rank must be a whole number of 1"),
         ({"variant": "qr"}, "unknown variant 'qr'"),
         ({"sampler": "x"}, "unknown sampler"),
     ],
@@ -215,10 +217,78 @@ def test_refuses_bad_settings_at_once(options, message):
         ProjUNN(**options)
 
 
+def test_logs_at_the_steps_at_which_the_trainer_logs():
+    """Epochs of 7 batches and an interval of 3: what is logged belongs to its step, not to an earlier one."""
+    logged, counted = [], []
+
+    class Poisoned(PlainRNN):
+        def on_before_optimizer_step(self, optimizer):
+            self.rnn.weight_hh_l0.grad.fill_(float("nan"))
+
+    class Recorder(Logger):
+        name, version, experiment = "recorder", 0, None
+
+        def log_hyperparams(self, *args): ...
+
+        def log_metrics(self, metrics, step):
+            if "skipped_updates" in metrics:
+                logged.append(metrics["skipped_updates"])
+                counted.append(step + 1)
+
+    run = trainer(callback(), max_epochs=3, log_every_n_steps=3)
+    run.loggers = [Recorder()]
+    run.fit(Poisoned(torch.optim.SGD), loader(batches=7))
+    assert logged == counted == [3, 6, 9, 12, 15, 18, 21]
+
+
+@pytest.mark.parametrize("hook", ["setup", "configure_model"])
+def test_takes_a_model_that_builds_its_layers_in_a_hook(hook):
+    class Late(PlainRNN):
+        def __init__(self):
+            super().__init__()
+            del self.rnn
+
+        def build(self, *args, **kwargs):
+            self.rnn = nn.RNN(2, 8, batch_first=True)
+
+    setattr(Late, hook, Late.build)
+    model = Late()
+    trainer(callback()).fit(model, loader())
+    assert error(model) < 1e-6
+
+
+def test_constrains_a_frozen_weight_from_the_step_at_which_it_joins_the_optimizer():
+    class Unfreeze(BaseFinetuning):
+        def freeze_before_training(self, pl_module):
+            self.freeze(pl_module.rnn)
+
+        def finetune_function(self, pl_module, epoch, optimizer):
+            if epoch == 1:
+                self.unfreeze_and_add_param_group(pl_module.rnn, optimizer, lr=0.1)
+
+    class HeadOnly(PlainRNN):
+        def configure_optimizers(self):
+            return torch.optim.SGD([p for p in self.parameters() if p.requires_grad], lr=0.1)
+
+    model, method = HeadOnly(), Steps("rnn.weight_hh_l*")
+    trainer([method, Unfreeze()], max_epochs=3).fit(model, loader(batches=7))
+    assert method.count() == 14
+    assert error(model) < 1e-6
+
+
+def test_resumes_from_a_checkpoint_of_another_sampler_and_rank(tmp_path):
+    for sampler, rank, epochs in (("subspace", 4, 1), ("subspace", 2, 2), ("lsi", 1, 3), ("subspace", 1, 4)):
+        model = PlainRNN()
+        run = trainer(callback(sampler=sampler, rank=rank), max_epochs=epochs)
+        run.fit(model, loader(), ckpt_path=tmp_path / "last.ckpt" if epochs > 1 else None)
+        run.save_checkpoint(tmp_path / "last.ckpt")
+        assert error(model) < 1e-6
+
+
 def test_refuses_half_precision_weights_with_the_remedy():
     model = PlainRNN()
-    before = model.rnn.weight_hh_l0.bfloat16()
-    with pytest.raises(ConstraintError, match=r"rnn\.weight_hh_l0 is torch\.bfloat16.*bf16-mixed"):
+    before = model.rnn.weight_hh_l0.clone()
+    with pytest.raises(ConstraintError, match=r"precision='bf16-true' keeps weights in half precision.*'bf16-mixed'"):
         trainer(callback(), precision="bf16-true").fit(model, loader())
     assert torch.equal(model.rnn.weight_hh_l0, before)
 

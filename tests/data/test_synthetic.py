@@ -30,7 +30,6 @@ class TestGenerated:
         indices = [2 * BLOCK + 6, 0, BLOCK - 1, BLOCK, 5, 2 * BLOCK]
         for column, picked in zip(whole, again.__getitems__(indices), strict=True):
             assert torch.equal(column[indices], picked)
-        assert torch.equal(again[BLOCK][0], whole[0][BLOCK])
 
     def test_batches_that_cross_blocks_keep_their_order(self):
         dataset = Generated(numbered, 100, "key", block=4)
@@ -50,7 +49,8 @@ class TestGenerated:
 
     def test_goes_to_worker_processes(self):
         dataset = pickle.loads(pickle.dumps(AddingProblem(length=20).dataset("train")))
-        assert torch.equal(dataset[3][0], AddingProblem(length=20).dataset("train")[3][0])
+        expected = AddingProblem(length=20).dataset("train").__getitems__([3, 1])
+        assert all(torch.equal(a, b) for a, b in zip(dataset.__getitems__([3, 1]), expected, strict=True))
 
 
 class TestEpochSampler:

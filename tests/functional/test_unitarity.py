@@ -33,6 +33,10 @@ def test_nearest_unitary_is_unitary_and_leaves_a_positive_factor(dtype, shape):
     assert torch.linalg.eigvalsh(factor).min() > 0
 
 
+def test_nearest_unitary_is_exact_to_float32_in_large_matrices():
+    assert unitarity_error(nearest_unitary(torch.randn(512, 512))) < 1e-6
+
+
 @every_dtype
 @every_shape
 def test_newton_schulz_squares_the_error_towards_the_nearest_unitary(dtype, shape):

@@ -43,6 +43,7 @@ def test_outputs_and_losses_of_every_kind_of_task(task, output, expected, comple
 def test_integers_are_taken_one_hot():
     model = SequenceModel(5, 2, 6)
     symbols = torch.randint(5, (2, 7))
+    torch.testing.assert_close(model(symbols.to(torch.uint8)), model(symbols))
     torch.testing.assert_close(model(symbols), model(torch.nn.functional.one_hot(symbols, 5).float()))
 
 
@@ -94,6 +95,21 @@ def test_hyper_parameters_are_saved_and_loaded_with_weights_only(tmp_path):
     assert loaded.hparams == model.hparams
     x = torch.randn(2, 10, 2)
     torch.testing.assert_close(loaded(x), model(x))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"task": "Regression"}, "unknown task 'Regression', expected classification or regression"),
+        ({"output": "middle"}, "unknown output 'middle', expected sequence or last"),
+        ({"output_size": 1}, "output_size must be 2 or more for classification, found 1"),
+        ({"output_size": 0, "task": "regression"}, "output_size must be 1 or more for regression, found 0"),
+    ],
+    ids=str,
+)
+def test_refuses_choices_it_does_not_know(options, message):
+    with pytest.raises(ValueError, match=message):
+        SequenceModel(**{"input_size": 3, "output_size": 2, **options})
 
 
 @pytest.mark.parametrize("complex", [False, True])

@@ -82,7 +82,7 @@ def test_its_recurrent_weights_start_and_stay_unitary(nonlinearity, dtype, init)
     assert all(unitarity_error(w) < 1e-14 for w in weights)
     optimizer = torch.optim.RMSprop(rnn.parameters(), lr=1e-2)
     projector = Projector(rnn).attach(optimizer)
-    assert projector.names == ["weight_hh_l0", "weight_hh_l1"]
+    assert list(projector.constraints) == ["weight_hh_l0", "weight_hh_l1"]
     start = [w.clone() for w in weights]
     for _ in range(5):
         optimizer.zero_grad()
@@ -143,7 +143,7 @@ def test_copies_and_pickles():
     input = torch.randn(2, 4, 3)
     for twin in (copy.deepcopy(rnn), pickle.loads(pickle.dumps(rnn))):
         torch.testing.assert_close(twin(input), rnn(input))
-        assert Projector(twin).names == ["weight_hh_l0"]
+        assert list(Projector(twin).constraints) == ["weight_hh_l0"]
 
 
 def test_says_what_it_is():
@@ -184,6 +184,13 @@ def test_refuses_bad_options(options, message):
 def test_refuses_shapes_that_do_not_fit(input, state, message):
     with pytest.raises(ValueError, match=message):
         UnitaryRNN(3, 5)(input, state)
+
+
+def test_refuses_complex_numbers_in_a_real_module():
+    rnn = UnitaryRNN(3, 5)
+    for args in ((torch.zeros(2, 7, 3) + 0j,), (torch.zeros(2, 7, 3), torch.zeros(1, 2, 5) + 0j)):
+        with pytest.raises(ValueError, match="of a real UnitaryRNN must be real; give it a complex dtype"):
+            rnn(*args)
 
 
 def test_refuses_packed_sequences():
