@@ -1,6 +1,7 @@
 """Torch modules: unitary layers that declare their own constraint."""
 
 from projunn_lightning.nn.modrelu import ModReLU
+from projunn_lightning.nn.orthogonal_conv import OrthogonalConv2d
 from projunn_lightning.nn.unitary_rnn import UnitaryRNN
 
-__all__ = ["ModReLU", "UnitaryRNN"]
+__all__ = ["ModReLU", "OrthogonalConv2d", "UnitaryRNN"]

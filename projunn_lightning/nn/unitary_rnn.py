@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from projunn_lightning.constraint import Init, orthogonal
 from projunn_lightning.functional import modrelu, recurrence
+from projunn_lightning.nn._precision import taking_complex_along
 
 Nonlinearity = Literal["modrelu", "relu", "tanh", "identity"]
 
@@ -145,15 +146,7 @@ class UnitaryRNN(nn.Module):
         return recurrence(F.linear(x, weight_ih, bias), state, weight_hh, function)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Take complex parameters along where ``double()`` and the like change the precision of real ones alone."""
-
-        def convert(tensor: Tensor) -> Tensor:
-            if not tensor.is_complex():
-                return fn(tensor)
-            real = fn(torch.empty(0, dtype=tensor.real.dtype, device=tensor.device))
-            return fn(tensor).to(real.dtype.to_complex())
-
-        return super()._apply(convert, recurse)
+        return super()._apply(taking_complex_along(fn), recurse)
 
     def _check_shapes(self, input: Tensor, state: Tensor | None) -> None:
         if not isinstance(input, Tensor):

@@ -1,0 +1,193 @@
+"""The orthogonal convolution: full-width and circular, one matrix a frequency."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from projunn_lightning.constraint import orthogonal
+from projunn_lightning.nn._precision import taking_complex_along
+
+
+class OrthogonalConv2d(nn.Module):
+    r"""A circular convolution as wide as the image that keeps the norm of every input.
+
+    In the Fourier domain it is one ``out_channels x in_channels`` matrix a frequency. With a complex dtype each of them
+    is free and unitary (``weight``). With a real one the kernel is real, and only what that leaves free is a parameter:
+    the up to four frequencies that are their own conjugate (both indices 0 or half an even side) hold real orthogonal
+    matrices (``weight_real``), the others complex unitary ones (``weight``), and the rest of the half spectrum is
+    filled with conjugates. So the real operator is orthogonal exactly, for even and odd sides alike. The constraints
+    are declared here; :class:`~projunn_lightning.ProjUNN` or :class:`~projunn_lightning.Projector` keep them.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output; more than of the input lift it by an isometry.
+        size: height and width of the input, ``(H, W)`` or one number for both.
+        stride: keeps every ``stride``-th row and column of the output.
+        bias: whether to add a learnable bias a channel.
+        init: of the matrices: ``"haar"``, or ``"identity"``, with which the layer hands on its input.
+        dtype: float32 or float64 for real images, complex64 or complex128 for complex ones.
+        device: of the parameters.
+
+    Raises:
+        ValueError: if a number is below 1 or ``out_channels`` below ``in_channels``.
+
+    Source: Kiani et al. 2022 (convolutions); the conjugate symmetry is that of the discrete Fourier transform.
+
+    >>> layer = OrthogonalConv2d(3, 4, size=(6, 5), bias=False)
+    >>> x = torch.randn(2, 3, 6, 5)
+    >>> torch.allclose(layer(x).norm(), x.norm())
+    True
+    """
+
+    weight: Tensor | None
+    weight_real: Tensor
+    bias: Tensor | None
+    source: Tensor
+    conjugated: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        size: int | tuple[int, int],
+        *,
+        stride: int = 1,
+        bias: bool = True,
+        init: Literal["haar", "identity"] = "haar",
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.size = (size, size) if isinstance(size, int) else tuple(size)
+        self.stride = stride
+        self._check_options()
+        matrix = (out_channels, in_channels)
+        if dtype.is_complex:
+            self._declare("weight", torch.empty(self.size[0] * self.size[1], *matrix, dtype=dtype, device=device), init)
+        else:
+            source, conjugated, free, own = half_spectrum(*self.size)
+            self.register_buffer("source", source.to(device), persistent=False)
+            self.register_buffer("conjugated", conjugated.to(device), persistent=False)
+            self._declare("weight_real", torch.empty(own, *matrix, dtype=dtype, device=device), init)
+            if free:
+                stack = torch.empty(free, *matrix, dtype=dtype.to_complex(), device=device)
+                self._declare("weight", stack, init)
+            else:  # images of sides 1 and 2
+                self.register_parameter("weight", None)
+        zeros = torch.zeros(out_channels, dtype=dtype, device=device)
+        self.register_parameter("bias", nn.Parameter(zeros) if bias else None)
+
+    def _declare(self, name: str, stack: Tensor, init: Literal["haar", "identity"]) -> None:
+        self.register_parameter(name, nn.Parameter(stack))
+        orthogonal(self, name, init=init)
+
+    @property
+    def is_complex(self) -> bool:
+        """Whether images, kernel and weights are complex."""
+        return "source" not in self._buffers
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolve images ``(B, in_channels, H, W)`` to ``(B, out_channels, ceil(H / stride), ceil(W / stride))``.
+
+        Raises:
+            ValueError: if the input has another shape.
+        """
+        if input.ndim != 4 or input.shape[1:] != (self.in_channels, *self.size):
+            raise ValueError(
+                f"input must be (B, {self.in_channels}, {self.size[0]}, {self.size[1]}), the size that this layer was "
+                f"built for, found {tuple(input.shape)}"
+            )
+        spectrum = torch.fft.fft2(input) if self.is_complex else torch.fft.rfft2(input)
+        # (B, C, frequencies) to one matrix product a frequency, all in a batched call.
+        columns = spectrum.flatten(2).permute(2, 1, 0)
+        product = (self.spectrum() @ columns).permute(2, 1, 0).unflatten(2, spectrum.shape[-2:])
+        output = self._to_space(product)[..., :: self.stride, :: self.stride]
+        return output if self.bias is None else output + self.bias[:, None, None]
+
+    def spectrum(self) -> Tensor:
+        """The matrices of all frequencies, ``(H * W, out, in)``, or ``(H * (W // 2 + 1), out, in)`` for real images."""
+        if self.is_complex:
+            assert self.weight is not None
+            return self.weight
+        own = self.weight_real.to(self.weight_real.dtype.to_complex())
+        stacks = own if self.weight is None else torch.cat([self.weight, own])
+        matrices = stacks[self.source]
+        return torch.where(self.conjugated[:, None, None], matrices.conj(), matrices)
+
+    def kernel(self) -> Tensor:
+        """The spatial kernel, ``(out_channels, in_channels, H, W)``; entry (0, 0) acts on a pixel's own place.
+
+        ``y[o, n] = sum_(c, m) kernel[o, c, m] x[c, n - m]``, with positions modulo the size.
+        """
+        width = self.size[1] if self.is_complex else self.size[1] // 2 + 1
+        return self._to_space(self.spectrum().unflatten(0, (self.size[0], width)).permute(2, 3, 0, 1))
+
+    def locality_penalty(self, support: int | tuple[int, int] = 3) -> Tensor:
+        """The kernel's energy outside a window around its origin (Kiani et al. 2022, section 4.4), a scalar.
+
+        Args:
+            support: height and width of the window, wrapped around the edges; its centre is entry (0, 0).
+        """
+        sides = (support, support) if isinstance(support, int) else support
+        energy = self.kernel().abs().square().sum(dim=(0, 1))
+        inside = [
+            ((torch.arange(n, device=energy.device) + (side - 1) // 2) % n) < side
+            for n, side in zip(self.size, sides, strict=True)
+        ]
+        return energy[~(inside[0][:, None] & inside[1])].sum()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        return super()._apply(taking_complex_along(fn), recurse)
+
+    def _to_space(self, spectrum: Tensor) -> Tensor:
+        return torch.fft.ifft2(spectrum) if self.is_complex else torch.fft.irfft2(spectrum, s=self.size)
+
+    def _check_options(self) -> None:
+        numbers = {"in_channels": self.in_channels, "stride": self.stride, "size": min(self.size)}
+        for name, value in numbers.items():
+            if value < 1:
+                raise ValueError(f"{name} must be 1 or more, found {value}")
+        if self.out_channels < self.in_channels:
+            raise ValueError(
+                f"out_channels must be at least in_channels = {self.in_channels}, found {self.out_channels}: fewer "
+                "cannot keep the norm of every input"
+            )
+
+    def extra_repr(self) -> str:
+        return f"{self.in_channels}, {self.out_channels}, size={self.size}, stride={self.stride}"
+
+
+def half_spectrum(height: int, width: int) -> tuple[Tensor, Tensor, int, int]:
+    """How the half spectrum of a real kernel is filled from its free frequencies.
+
+    Returns:
+        For each of the ``height * (width // 2 + 1)`` frequencies of ``rfft2`` the index of its matrix, among the free
+        ones followed by the self-conjugate ones, and whether it is that matrix's conjugate; the number of free
+        frequencies and of self-conjugate ones.
+
+    >>> half_spectrum(3, 2)[2:]  # (1, 0) and (1, 1) are free, (2, .) their conjugates, (0, .) real
+    (2, 2)
+    """
+    columns = width // 2 + 1
+    free: dict[tuple[int, int], int] = {}
+    own: dict[tuple[int, int], int] = {}
+    for i in range(height):
+        for j in range(columns):
+            mirror = (-i % height, -j % width)
+            if mirror == (i, j):
+                own[i, j] = len(own)
+            elif mirror not in free:  # which it can be in the columns 0 and width / 2 only
+                free[i, j] = len(free)
+    source, conjugated = [], []
+    for i in range(height):
+        for j in range(columns):
+            mirror = (-i % height, -j % width)
+            conjugated.append((i, j) not in own and (i, j) not in free)
+            source.append(len(free) + own[i, j] if (i, j) in own else free[mirror if conjugated[-1] else (i, j)])
+    return torch.tensor(source), torch.tensor(conjugated), len(free), len(own)

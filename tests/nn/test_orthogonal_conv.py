@@ -1,0 +1,151 @@
+import copy
+
+import pytest
+import torch
+
+from projunn_lightning import Projector
+from projunn_lightning.functional import unitarity_error
+from projunn_lightning.nn import OrthogonalConv2d
+
+SIZES = [(4, 4), (5, 5), (4, 5), (5, 4), (6, 3), (1, 1), (2, 2), (1, 4), (3, 1), (2, 5)]
+CHANNELS = [(1, 1), (3, 3), (4, 4), (1, 3), (3, 4)]
+
+
+def operator(layer):
+    """The layer's Jacobian, by applying it to every unit image."""
+    dtype = layer.weight.dtype if layer.is_complex else layer.weight_real.dtype
+    inputs = layer.in_channels * layer.size[0] * layer.size[1]
+    units = torch.eye(inputs, dtype=dtype).view(inputs, layer.in_channels, *layer.size)
+    zero = layer(torch.zeros_like(units[:1]))
+    return (layer(units) - zero).flatten(1).mT
+
+
+def train(layer, steps=200, **options):
+    optimizer = torch.optim.RMSprop(layer.parameters(), lr=1e-2)
+    Projector(layer, **options).attach(optimizer)
+    dtype = layer.weight.dtype if layer.is_complex else layer.weight_real.dtype
+    for _ in range(steps):
+        x = torch.randn(4, layer.in_channels, *layer.size, dtype=dtype)
+        optimizer.zero_grad()
+        (layer(x) - x.roll(1, -1).mean(1, keepdim=True)).abs().square().mean().backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("channels", CHANNELS, ids=str)
+def test_the_real_operator_stays_orthogonal_through_200_steps(size, channels):
+    layer = OrthogonalConv2d(*channels, size)
+    start = operator(layer).detach()
+    train(layer)
+    singular = torch.linalg.svdvals(operator(layer))
+    assert len(singular) == channels[0] * size[0] * size[1]
+    assert (singular - 1).abs().max() < 1e-4
+    if layer.weight is not None or channels[1] > 1:  # else every matrix is 1 or -1, and cannot move
+        assert (operator(layer) - start).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("variant", ["direct", "cayley"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64], ids=str)
+def test_so_does_it_with_other_variants_and_complex_images(variant, dtype):
+    layer = OrthogonalConv2d(2, 3, (5, 4), dtype=dtype)
+    train(layer, steps=50, variant=variant)
+    assert (torch.linalg.svdvals(operator(layer)) - 1).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("init", ["haar", "identity"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+def test_it_is_the_circular_convolution_with_its_kernel(size, init, dtype):
+    layer = OrthogonalConv2d(2, 3, size, init=init, dtype=dtype)
+    torch.nn.init.normal_(layer.bias)
+    kernel = layer.kernel()
+    assert kernel.shape == (3, 2, *size)
+    assert kernel.dtype == dtype
+    x = torch.randn(2, 2, *size, dtype=dtype)
+    expected = layer.bias[:, None, None].expand(2, 3, *size)
+    for i in range(size[0]):
+        for j in range(size[1]):
+            expected = expected + torch.einsum("oc,bchw->bohw", kernel[:, :, i, j], x.roll((i, j), (2, 3)))
+    torch.testing.assert_close(layer(x), expected)
+
+
+def test_the_identity_hands_on_its_input_and_lifts_it_by_zero_channels():
+    x = torch.randn(2, 3, 6, 5)
+    lifted = OrthogonalConv2d(3, 4, (6, 5), init="identity")(x)
+    torch.testing.assert_close(lifted, torch.cat([x, torch.zeros(2, 1, 6, 5)], dim=1))
+
+
+def test_haar_covers_both_components_at_the_self_conjugate_frequencies():
+    stacks = torch.cat([OrthogonalConv2d(3, 3, 4).weight_real for _ in range(50)])
+    signs = torch.linalg.det(stacks).sign()
+    assert set(signs.round().tolist()) == {-1.0, 1.0}
+    assert unitarity_error(stacks).max() < 1e-6
+
+
+def test_stride_subsamples():
+    layer = OrthogonalConv2d(2, 2, (5, 6), stride=2)
+    whole = copy.deepcopy(layer)
+    whole.stride = 1
+    x = torch.randn(3, 2, 5, 6)
+    assert layer(x).shape == (3, 2, 3, 3)
+    torch.testing.assert_close(layer(x), whole(x)[..., ::2, ::2])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+@pytest.mark.parametrize("support", [1, 3, (3, 2), (1, 5)], ids=str)
+def test_the_locality_penalty_is_the_energy_outside_the_window(dtype, support):
+    layer = OrthogonalConv2d(2, 3, (6, 5), dtype=dtype)
+    rows, columns = (support, support) if isinstance(support, int) else support
+    centred = layer.kernel().abs().square().roll((2, 2), (2, 3))  # entry (0, 0) at (2, 2)
+    top, left = 2 - (rows - 1) // 2, 2 - (columns - 1) // 2
+    inside = centred[:, :, top : top + rows, left : left + columns].sum()
+    torch.testing.assert_close(layer.locality_penalty(support), centred.sum() - inside)
+    layer.locality_penalty(support).backward()
+    assert layer.weight.grad.abs().max() > 0
+
+
+def test_descending_the_penalty_makes_the_kernel_local():
+    layer = OrthogonalConv2d(2, 2, (6, 6), bias=False)
+    optimizer = torch.optim.RMSprop(layer.parameters(), lr=1e-2)
+    Projector(layer).attach(optimizer)
+    before = layer.locality_penalty().item()
+    for _ in range(300):
+        optimizer.zero_grad()
+        layer.locality_penalty().backward()
+        optimizer.step()
+    assert layer.locality_penalty().item() < 0.5 * before
+    assert (torch.linalg.svdvals(operator(layer)) - 1).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+def test_gradcheck(dtype):
+    layer = OrthogonalConv2d(2, 2, (3, 4), dtype=dtype)
+    assert torch.autograd.gradcheck(layer, torch.randn(2, 2, 3, 4, dtype=dtype, requires_grad=True))
+
+
+def test_double_takes_complex_parameters_along():
+    layer = OrthogonalConv2d(2, 3, (5, 4)).double()
+    assert layer.weight.dtype == torch.complex128
+    assert layer(torch.randn(1, 2, 5, 4, dtype=torch.float64)).dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("args", "options", "message"),
+    [
+        ((4, 3, 8), {}, "out_channels must be at least in_channels = 4, found 3"),
+        ((0, 3, 8), {}, "in_channels must be 1 or more, found 0"),
+        ((1, 3, (8, 0)), {}, "size must be 1 or more, found 0"),
+        ((1, 3, 8), {"stride": 0}, "stride must be 1 or more, found 0"),
+        ((1, 3, 8), {"init": "xavier"}, "unknown init 'xavier'"),
+        ((1, 3, 8), {"dtype": torch.float16}, "half precision"),
+    ],
+    ids=str,
+)
+def test_refuses_options_that_cannot_work(args, options, message):
+    with pytest.raises(ValueError, match=message):
+        OrthogonalConv2d(*args, **options)
+
+
+def test_refuses_an_input_of_another_size_and_names_both():
+    with pytest.raises(ValueError, match=r"\(B, 1, 8, 6\), the size .* found \(2, 1, 8, 8\)"):
+        OrthogonalConv2d(1, 3, (8, 6))(torch.zeros(2, 1, 8, 8))
