@@ -7,8 +7,8 @@ NeurIPS 2022, arXiv 2203.05483.
 from projunn_lightning import functional, nn
 from projunn_lightning.callbacks import ProjUNN, UnitarityMonitor
 from projunn_lightning.constraint import ConstraintError, orthogonal
-from projunn_lightning.data import AddingProblem, CopyingMemory
-from projunn_lightning.models import SequenceModel
+from projunn_lightning.data import AddingProblem, CopyingMemory, RandomUnitary
+from projunn_lightning.models import SequenceModel, UnitaryMatch
 from projunn_lightning.projector import Projector
 
 __all__ = [
@@ -17,8 +17,10 @@ __all__ = [
     "CopyingMemory",
     "ProjUNN",
     "Projector",
+    "RandomUnitary",
     "SequenceModel",
     "UnitarityMonitor",
+    "UnitaryMatch",
     "functional",
     "nn",
     "orthogonal",

@@ -65,7 +65,7 @@ class ProjUNNCLI(LightningCLI):
         line = f"test loss {loss:.3g}"
         baseline = getattr(self.datamodule, "baseline_loss", None)
         if baseline is not None:
-            line += f"  (baseline without memory {baseline:.3g}; {100 * loss / baseline:.3g} % of it)"
+            line += f"  (baseline {baseline:.3g}; {100 * loss / baseline:.3g} % of it)"
         Console().print(line, style="bold", highlight=False)
 
 

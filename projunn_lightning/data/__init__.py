@@ -1,6 +1,7 @@
-"""LightningDataModules of the sequence tasks."""
+"""LightningDataModules of the tasks."""
 
 from projunn_lightning.data.adding import AddingProblem
 from projunn_lightning.data.copying import CopyingMemory
+from projunn_lightning.data.random_unitary import RandomUnitary
 
-__all__ = ["AddingProblem", "CopyingMemory"]
+__all__ = ["AddingProblem", "CopyingMemory", "RandomUnitary"]

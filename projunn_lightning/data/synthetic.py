@@ -122,7 +122,7 @@ class SyntheticTask(LightningDataModule, ABC):
     @property
     @abstractmethod
     def baseline_loss(self) -> float:
-        """The loss of the best predictor without memory, in the units of the model's loss."""
+        """The loss to beat, of a predictor that has learned nothing of the task, in the units of the model's loss."""
 
     def dataset(self, split: str) -> Generated:
         """The samples of ``"train"``, ``"val"`` or ``"test"``."""

@@ -1,0 +1,70 @@
+"""A LightningModule that is one unitary matrix."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from projunn_lightning.constraint import Init, orthogonal
+
+
+class UnitaryMatch(LightningModule):
+    """Learn the unitary matrix behind pairs (x, U x), such as those of :class:`~projunn_lightning.RandomUnitary`.
+
+    The loss is ``|W x - U x|^2``, averaged over the batch; for x of variance 1 its mean is ``|W - U|_F^2``. That
+    distance itself is logged as ``val/distance`` and ``test/distance`` where the datamodule has the ``target`` U.
+
+    Args:
+        size: N, of the matrix ``(N, N)``.
+        complex: whether it is unitary, otherwise orthogonal.
+        init: of the matrix, see :func:`~projunn_lightning.orthogonal`.
+        learning_rate: of the default optimizer, SGD; 8 / N takes a whole step in each direction of a batch of 16.
+    """
+
+    def __init__(
+        self, size: int = 2048, *, complex: bool = True, init: Init = "identity", learning_rate: float = 0.004
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.learning_rate = learning_rate
+        self.weight = nn.Parameter(torch.empty(size, size, dtype=torch.complex64 if complex else torch.float32))
+        orthogonal(self, "weight", init=init)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``W x`` for rows x, ``(B, N)`` to ``(B, N)``."""
+        return input @ self.weight.mT
+
+    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """``|W x - y|^2``, averaged over the batch."""
+        input, target = batch
+        if input.shape[-1:] != self.weight.shape[1:]:
+            raise ValueError(f"input must be (B, {len(self.weight)}), found {tuple(input.shape)}")
+        return (self(input) - target).abs().square().sum(-1).mean()
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        loss = self.loss(batch)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._evaluate(batch, "test")
+
+    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        return self(batch[0])
+
+    def _evaluate(self, batch: tuple[Tensor, Tensor], stage: Literal["val", "test"]) -> None:
+        self.log(f"{stage}/loss", self.loss(batch), sync_dist=True, batch_size=len(batch[0]))
+        target = getattr(self.trainer.datamodule, "target", None)  # type: ignore[attr-defined]  # set by a connector
+        if target is not None:
+            distance = torch.linalg.matrix_norm(self.weight - target.to(self.device)).square()
+            self.log(f"{stage}/distance", distance, prog_bar=True, sync_dist=True, batch_size=len(batch[0]))
+
+    def configure_optimizers(self) -> Any:
+        """SGD, where the command line or a subclass asks for no other optimizer."""
+        return torch.optim.SGD(self.parameters(), lr=self.learning_rate)
