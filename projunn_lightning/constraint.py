@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from projunn_lightning.functional import init as inits
-from projunn_lightning.functional.unitarity import nearest_unitary
+from projunn_lightning.functional.unitarity import nearest_unitary, unitarity_error
 
 Init = Literal["polar", "haar", "identity", "henaff", "cayley"]
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -132,6 +132,15 @@ def matching(module: nn.Module, patterns: Iterable[str]) -> dict[str, Constraint
             found[name] = known.get(name) or _constraint_of(module, name)
             check(name, names[name], found[name])
     return found
+
+
+@torch.no_grad()
+def unitarity_errors(module: nn.Module, constraints: dict[str, Constraint]) -> dict[str, Tensor]:
+    """The unitarity error of each constrained parameter of a module (the largest of its matrices), by name."""
+    return {
+        name: unitarity_error(constraint.matrices(module.get_parameter(name))).max()
+        for name, constraint in constraints.items()
+    }
 
 
 def _constraint_of(module: nn.Module, name: str) -> Constraint:

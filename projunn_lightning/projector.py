@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -21,17 +20,16 @@ from projunn_lightning.constraint import (
     declared,
     initialise_,
     matching,
+    unitarity_errors,
 )
-from projunn_lightning.functional.retraction import VARIANTS, low_rank_change
+from projunn_lightning.functional._random import generator_for
+from projunn_lightning.functional.retraction import VARIANTS, Variant, low_rank_change
 from projunn_lightning.functional.sampling import SAMPLERS, Sampler, rank_k
 from projunn_lightning.functional.unitarity import (
     estimate_unitarity_error,
     nearest_unitary,
     newton_schulz,
-    unitarity_error,
 )
-
-Variant = Literal["direct", "tangent", "cayley"]
 
 CHECK_EVERY = 64
 """Steps between two looks at the drift. Rounding adds about 1e-8 a step (float32), so a look comes in good time."""
@@ -77,6 +75,7 @@ class Projector:
             constrained.
 
     >>> from projunn_lightning import orthogonal
+    >>> from projunn_lightning.functional import unitarity_error
     >>> model = orthogonal(nn.Linear(8, 8, bias=False))
     >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     >>> projector = Projector(model, rank=2).attach(optimizer)
@@ -101,7 +100,7 @@ class Projector:
         check_settings(rank, variant, sampler, lr_divider, tolerance)
         self.module = module
         self.rank = rank
-        self.variant = variant
+        self.variant: Variant = variant
         self.sampler: Sampler = sampler
         self.lr_divider = lr_divider
         self.tolerance = tolerance
@@ -260,8 +259,7 @@ class Projector:
 
     def _generator(self, weight: _Weight, device: torch.device) -> Generator:
         """Random numbers for this step of this weight, the same on every rank and after a resume."""
-        key = f"{self.seed}/{weight.step}/{weight.name}".encode()
-        return Generator(device).manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") >> 1)
+        return generator_for(f"{self.seed}/{weight.step}/{weight.name}", device)
 
     def _correct_drift(self, weight: _Weight, parameter: Tensor, generator: Generator) -> None:
         matrices = weight.constraint.matrices(parameter)
@@ -275,13 +273,9 @@ class Projector:
 
     # ---- what can be asked and saved ----
 
-    @torch.no_grad()
     def unitarity_errors(self) -> dict[str, Tensor]:
         """The unitarity error of each constrained parameter (the largest of its matrices), by name."""
-        return {
-            weight.name: unitarity_error(weight.constraint.matrices(self._parameter(weight))).max()
-            for weight in self._weights.values()
-        }
+        return unitarity_errors(self.module, self.constraints)
 
     @property
     def skipped_updates(self) -> Tensor:

@@ -9,8 +9,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from projunn_lightning.constraint import ConstraintError
+from projunn_lightning.functional.retraction import Variant
 from projunn_lightning.functional.sampling import Sampler
-from projunn_lightning.projector import Projector, Variant, check_settings
+from projunn_lightning.projector import Projector, check_settings
 
 
 class ProjUNN(Callback):

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from projunn_lightning.callbacks.projunn import ProjUNN
-from projunn_lightning.constraint import declared
-from projunn_lightning.functional import unitarity_error
+from projunn_lightning.constraint import declared, unitarity_errors
 
 
 class UnitarityMonitor(Callback):
@@ -19,7 +17,6 @@ class UnitarityMonitor(Callback):
     declare; of the latter it also shows what happens without the method.
     """
 
-    @torch.no_grad()
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -29,6 +26,5 @@ class UnitarityMonitor(Callback):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set by a connector
             if isinstance(callback, ProjUNN) and callback.projector is not None:
                 constraints |= callback.projector.constraints
-        for name, constraint in constraints.items():
-            matrices = constraint.matrices(pl_module.get_parameter(name))
-            pl_module.log(f"unitarity_error/{name}", unitarity_error(matrices).max())
+        for name, error in unitarity_errors(pl_module, constraints).items():
+            pl_module.log(f"unitarity_error/{name}", error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -11,6 +10,9 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from projunn_lightning._checks import at_least
+from projunn_lightning.functional._random import generator_for
 
 Sample = tuple[Tensor, ...]
 Generate = Callable[[int, Generator], Sample]
@@ -57,9 +59,7 @@ class Generated(Dataset[Sample]):
 
     def _samples(self, number: int) -> Sample:
         if self._latest is None or self._latest[0] != number:
-            digest = hashlib.blake2b(f"{self.key}/{number}".encode(), digest_size=8).digest()
-            generator = Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
-            self._latest = number, self.generate(self.block, generator)
+            self._latest = number, self.generate(self.block, generator_for(f"{self.key}/{number}"))
         return self._latest[1]
 
 
@@ -166,10 +166,3 @@ class SyntheticTask(LightningDataModule, ABC):
 def as_they_are(batch: Any) -> Any:
     """Collate nothing: the dataset hands out whole batches."""
     return batch
-
-
-def at_least(minimum: int, **values: int) -> None:
-    """Raise a ValueError that names the first value below the minimum."""
-    for name, value in values.items():
-        if value < minimum:
-            raise ValueError(f"{name} must be {minimum} or more, found {value}")

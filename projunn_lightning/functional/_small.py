@@ -1,6 +1,7 @@
 """Functions of the 2k x 2k matrices to which the retractions reduce (k is the rank of an update).
 
-Nothing here synchronises with the host: what has no value gives entries that are not finite, rather than an error.
+What has no value gives entries that are not finite, rather than an error. But for ``matrix_exp`` nothing here
+synchronises a GPU with the host.
 """
 
 from __future__ import annotations
@@ -12,18 +13,18 @@ from torch import Tensor
 def exp_minus_identity(s: Tensor) -> Tensor:
     """``e^S - I`` of skew-Hermitian matrices."""
     if s.shape[-1] == 2:
-        return _exp_2x2(s) - _identity(s)
+        return _exp_2x2(s) - identity(s)
     # Squaring doubles the relative error for each power of two in the norm; Newton steps take it out of the moduli.
-    return _polar_newton(torch.matrix_exp(s), iterations=3) - _identity(s)
+    return _polar_newton(torch.matrix_exp(s), iterations=3) - identity(s)
 
 
 def _exp_2x2(s: Tensor) -> Tensor:
     """``e^S = e^(i tau) (cos(nu) I + sin(nu)/nu Z)``, where ``S = i tau I + Z`` with Z traceless and Z^2 = -nu^2 I."""
     trace = 0.5 * (s[..., 0, 0] + s[..., 1, 1])[..., None, None]
-    z = s - trace * _identity(s)
+    z = s - trace * identity(s)
     nu = (z[..., 0, 0].abs().square() + z[..., 0, 1].abs().square()).sqrt()[..., None, None]  # = sqrt(det Z)
     sinc = torch.where(nu > 0, nu.sin() / nu, 1)  # of the same nu as the cosine, so that their squares add up to 1
-    return trace.exp() * (nu.cos() * _identity(s) + sinc * z)
+    return trace.exp() * (nu.cos() * identity(s) + sinc * z)
 
 
 def polar(k: Tensor) -> Tensor:
@@ -60,5 +61,6 @@ def _norms(x: Tensor) -> Tensor:
     return (magnitude.sum(-2).amax(-1) * magnitude.sum(-1).amax(-1))[..., None, None]
 
 
-def _identity(x: Tensor) -> Tensor:
+def identity(x: Tensor) -> Tensor:
+    """The identity of the size of the last dimension of x, in its dtype and on its device."""
     return torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)

@@ -13,13 +13,15 @@ Here the core is itself unitary to rounding, whatever the size of the update, an
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from projunn_lightning.functional._small import exp_minus_identity, polar
+from projunn_lightning.functional._small import exp_minus_identity, identity, polar
 
 Factors = tuple[Tensor, Tensor]
+Variant = Literal["direct", "tangent", "cayley"]
 
 
 def projunn_t(weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -77,11 +79,8 @@ def cayley(weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return _retract("cayley", weight, a, b)
 
 
-def low_rank_change(variant: str, weight: Tensor, a: Tensor, b: Tensor) -> Factors:
-    """Thin L ``(*, n, m)`` and R ``(*, p, m)``, m at most 2 k, with ``W' = W + L R^H``.
-
-    ``variant`` is a key of :data:`VARIANTS`.
-    """
+def low_rank_change(variant: Variant, weight: Tensor, a: Tensor, b: Tensor) -> Factors:
+    """Thin L ``(*, n, m)`` and R ``(*, p, m)``, m at most 2 k, with ``W' = W + L R^H``."""
     factors = VARIANTS[variant]
     if weight.shape[-2] >= weight.shape[-1]:
         return factors(weight, a, b)
@@ -89,7 +88,7 @@ def low_rank_change(variant: str, weight: Tensor, a: Tensor, b: Tensor) -> Facto
     return left, right
 
 
-def _retract(variant: str, weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
+def _retract(variant: Variant, weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
     n, p = weight.shape[-2:]
     if a.shape[-2] != n or b.shape[-2] != p or a.shape[-1] != b.shape[-1]:
         raise ValueError(
@@ -107,7 +106,7 @@ def _tangent_factors(weight: Tensor, a: Tensor, b: Tensor) -> Factors:
 
 def _cayley_factors(weight: Tensor, a: Tensor, b: Tensor) -> Factors:
     """(I - A/2)^-1 (I + A/2) = I + Q (I - S/2)^-1 S Q^H, where I - S/2 is always regular."""
-    return _rotation_factors(weight, a, b, lambda s: torch.linalg.inv_ex(_identity(s) - 0.5 * s).inverse @ s)
+    return _rotation_factors(weight, a, b, lambda s: torch.linalg.inv_ex(identity(s) - 0.5 * s).inverse @ s)
 
 
 def _rotation_factors(weight: Tensor, a: Tensor, b: Tensor, core: Callable[[Tensor], Tensor]) -> Factors:
@@ -131,22 +130,18 @@ def _direct_factors(weight: Tensor, a: Tensor, b: Tensor) -> Factors:
     q, t = torch.linalg.qr(torch.cat([b, ahat], dim=-1))
     y = weight @ q
     tb_h = t[..., :k].mH
-    inner = _identity(q) + t[..., k:] @ tb_h
+    inner = identity(q) + t[..., k:] @ tb_h
     if n == p:  # a square weight spans the whole space: what is left of a is rounding
-        return y @ (polar(inner) - _identity(q)), q
+        return y @ (polar(inner) - identity(q)), q
     aperp = a - weight @ ahat
     aperp = aperp - weight @ (weight.mH @ aperp)  # once more: of an a in the span of W the first leaves only rounding
     basis, s = torch.linalg.qr(aperp)
     outer = polar(torch.cat([inner, s @ tb_h], dim=-2))
     m = q.shape[-1]
-    return y @ (outer[..., :m, :] - _identity(q)) + basis @ outer[..., m:, :], q
+    return y @ (outer[..., :m, :] - identity(q)) + basis @ outer[..., m:, :], q
 
 
-def _identity(x: Tensor) -> Tensor:
-    return torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
-
-
-VARIANTS: dict[str, Callable[[Tensor, Tensor, Tensor], Factors]] = {
+VARIANTS: dict[Variant, Callable[[Tensor, Tensor, Tensor], Factors]] = {
     "direct": _direct_factors,
     "tangent": _tangent_factors,
     "cayley": _cayley_factors,

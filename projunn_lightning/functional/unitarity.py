@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
+from projunn_lightning.functional._small import identity
+
 
 def unitarity_error(weight: Tensor) -> Tensor:
     """``|W^H W - I|_F / sqrt(p)``: zero on the Stiefel manifold, and independent of the size for a given rounding.
@@ -22,7 +24,7 @@ def unitarity_error(weight: Tensor) -> Tensor:
     """
     w = _tall(weight)
     gram = w.mH @ w
-    return torch.linalg.matrix_norm(gram - _identity(gram)) / gram.shape[-1] ** 0.5
+    return torch.linalg.matrix_norm(gram - identity(gram)) / gram.shape[-1] ** 0.5
 
 
 def estimate_unitarity_error(weight: Tensor, *, generator: Generator | None = None) -> Tensor:
@@ -57,13 +59,9 @@ def newton_schulz(weight: Tensor) -> Tensor:
     w = _tall(weight)
     gram = w.mH @ w
     # As a small correction of W, which rounds less than the product with a matrix near I.
-    w = w + 0.5 * (w @ (_identity(gram) - gram))
+    w = w + 0.5 * (w @ (identity(gram) - gram))
     return w.mH if weight.shape[-2] < weight.shape[-1] else w
 
 
 def _tall(weight: Tensor) -> Tensor:
     return weight.mH if weight.shape[-2] < weight.shape[-1] else weight
-
-
-def _identity(gram: Tensor) -> Tensor:
-    return torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)

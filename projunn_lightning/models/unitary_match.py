@@ -60,10 +60,18 @@ class UnitaryMatch(LightningModule):
 
     def _evaluate(self, batch: tuple[Tensor, Tensor], stage: Literal["val", "test"]) -> None:
         self.log(f"{stage}/loss", self.loss(batch), sync_dist=True, batch_size=len(batch[0]))
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_distance("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_distance("test")
+
+    def _log_distance(self, stage: Literal["val", "test"]) -> None:
         target = getattr(self.trainer.datamodule, "target", None)  # type: ignore[attr-defined]  # set by a connector
         if target is not None:
             distance = torch.linalg.matrix_norm(self.weight - target.to(self.device)).square()
-            self.log(f"{stage}/distance", distance, prog_bar=True, sync_dist=True, batch_size=len(batch[0]))
+            self.log(f"{stage}/distance", distance, prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """SGD, where the command line or a subclass asks for no other optimizer."""

@@ -8,6 +8,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
+from projunn_lightning._checks import at_least
 from projunn_lightning.constraint import orthogonal
 from projunn_lightning.nn._precision import taking_complex_along
 
@@ -149,10 +150,7 @@ class OrthogonalConv2d(nn.Module):
         return torch.fft.ifft2(spectrum) if self.is_complex else torch.fft.irfft2(spectrum, s=self.size)
 
     def _check_options(self) -> None:
-        numbers = {"in_channels": self.in_channels, "stride": self.stride, "size": min(self.size)}
-        for name, value in numbers.items():
-            if value < 1:
-                raise ValueError(f"{name} must be 1 or more, found {value}")
+        at_least(1, in_channels=self.in_channels, stride=self.stride, size=min(self.size))
         if self.out_channels < self.in_channels:
             raise ValueError(
                 f"out_channels must be at least in_channels = {self.in_channels}, found {self.out_channels}: fewer "

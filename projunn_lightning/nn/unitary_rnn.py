@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from projunn_lightning._checks import at_least
 from projunn_lightning.constraint import Init, orthogonal
 from projunn_lightning.functional import modrelu, recurrence
 from projunn_lightning.nn._precision import taking_complex_along
@@ -185,9 +186,7 @@ def _elementwise(nonlinearity: str, *, complex: bool) -> Callable[[Tensor], Tens
 def _check_options(
     input_size: int, hidden_size: int, num_layers: int, nonlinearity: str, bias: bool, dropout: float
 ) -> None:
-    for name, value in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
-        if value < 1:
-            raise ValueError(f"{name} must be 1 or more, found {value}")
+    at_least(1, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
     if nonlinearity not in get_args(Nonlinearity):
         raise ValueError(f"unknown nonlinearity {nonlinearity!r}, expected one of {', '.join(get_args(Nonlinearity))}")
     if nonlinearity == "modrelu" and not bias:
