@@ -7,7 +7,8 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from torch import nn
 
 from projunn_lightning import AddingProblem, CopyingMemory
-from projunn_lightning.data.synthetic import BLOCK, EpochSampler, Generated
+from projunn_lightning.data.synthetic import BLOCK, Generated
+from projunn_lightning.data.task import EpochSampler
 
 
 def numbered(count, generator):
@@ -17,7 +18,7 @@ def numbered(count, generator):
 
 
 def epoch(dataset, number, *, fresh=True, replicas=1, rank=0):
-    sampler = EpochSampler(dataset, fresh=fresh, seed=0, num_replicas=replicas, rank=rank)
+    sampler = EpochSampler(dataset, shuffle=not fresh, seed=0, num_replicas=replicas, rank=rank)
     sampler.set_epoch(number)
     return list(sampler)
 
@@ -32,8 +33,8 @@ class TestGenerated:
             assert torch.equal(column[indices], picked)
 
     def test_batches_that_cross_blocks_keep_their_order(self):
-        dataset = Generated(numbered, 100, "key", block=4)
-        rows, streams = dataset.__getitems__([9, 2, 3, 4, 8, 0])
+        dataset = Generated(numbered, 100, "key", fresh=True)
+        rows, streams = dataset.__getitems__([2 * BLOCK + 1, 2, 3, BLOCK, 2 * BLOCK, 0])
         assert rows.tolist() == [1, 2, 3, 0, 0, 0]
         assert len(streams.unique()) == 3
         assert streams[0] == streams[4]
@@ -62,8 +63,9 @@ class TestEpochSampler:
 
     def test_a_fixed_set_is_reshuffled_every_epoch(self):
         first, second = (epoch(self.dataset, e, fresh=False) for e in (0, 1))
-        assert sorted(first) == sorted(second) == list(range(10))
-        assert first != second
+        assert sorted(first) == list(range(10))
+        assert sorted(second) == list(range(10, 20))
+        assert [index - 10 for index in second] != first
         assert first == epoch(self.dataset, 0, fresh=False)
 
     @pytest.mark.parametrize("fresh", [True, False])
