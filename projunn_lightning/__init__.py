@@ -7,14 +7,17 @@ NeurIPS 2022, arXiv 2203.05483.
 from projunn_lightning import functional, nn
 from projunn_lightning.callbacks import ProjUNN, UnitarityMonitor
 from projunn_lightning.constraint import ConstraintError, orthogonal
-from projunn_lightning.data import AddingProblem, CopyingMemory, RandomUnitary
-from projunn_lightning.models import SequenceModel, UnitaryMatch
+from projunn_lightning.data import AddingProblem, CopyingMemory, ImageClassification, PixelSequence, RandomUnitary
+from projunn_lightning.models import ImageClassifier, SequenceModel, UnitaryMatch
 from projunn_lightning.projector import Projector
 
 __all__ = [
     "AddingProblem",
     "ConstraintError",
     "CopyingMemory",
+    "ImageClassification",
+    "ImageClassifier",
+    "PixelSequence",
     "ProjUNN",
     "Projector",
     "RandomUnitary",

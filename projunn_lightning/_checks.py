@@ -1,6 +1,9 @@
-"""Checks of arguments that several parts make alike."""
+"""Checks and readings of arguments that several parts make alike."""
 
 from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
 
 
 def at_least(minimum: int, **values: int) -> None:
@@ -8,3 +11,18 @@ def at_least(minimum: int, **values: int) -> None:
     for name, value in values.items():
         if value < minimum:
             raise ValueError(f"{name} must be {minimum} or more, found {value}")
+
+
+def pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    """Height and width, where one number stands for both."""
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def optional(module: str) -> Any:
+    """Import a module of the optional extra ``images``, or raise a ModuleNotFoundError that says how to get it."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{module} is not installed, and images need it: pip install -c constraints.txt -e '.[images]'"
+        ) from error

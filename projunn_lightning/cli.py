@@ -58,7 +58,7 @@ class ProjUNNCLI(LightningCLI):
         self.after_test()
 
     def after_test(self) -> None:
-        """Print the test loss beside the loss of the task's baseline."""
+        """Print the test loss beside the loss of the task's baseline, and the accuracy."""
         loss = self.trainer.callback_metrics.get("test/loss")
         if loss is None or not self.trainer.is_global_zero:
             return
@@ -66,6 +66,9 @@ class ProjUNNCLI(LightningCLI):
         baseline = getattr(self.datamodule, "baseline_loss", None)
         if baseline is not None:
             line += f"  (baseline {baseline:.3g}; {100 * loss / baseline:.3g} % of it)"
+        accuracy = self.trainer.callback_metrics.get("test/accuracy")
+        if accuracy is not None:
+            line += f"  accuracy {100 * accuracy:.4g} %"
         Console().print(line, style="bold", highlight=False)
 
 
@@ -85,12 +88,12 @@ def main() -> None:
                 "description": "Train networks with orthogonal and unitary weights by projUNN.",
             },
         )
-    except ValueError as error:
-        cause = _first_cause(error)
-        if not _raised_by_this_package(cause):
+    except (ValueError, ModuleNotFoundError) as error:
+        own = _raised_by_this_package(error)
+        if own is None:
             raise
         # Bad input, and the message says what to do about it: a traceback would only hide that.
-        print(f"projunn: error: {cause}", file=sys.stderr)
+        print(f"projunn: error: {own}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -105,12 +108,11 @@ def _silence_what_a_user_cannot_act_on() -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "Tip: For" not in r.getMessage())
 
 
-def _first_cause(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
+def _raised_by_this_package(error: BaseException | None) -> BaseException | None:
+    """The error, or the nearest of its causes, that one of this package's own lines raised."""
+    while error is not None:
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        if frames and str(frames[-1].f_globals.get("__name__", "")).startswith("projunn_lightning."):
+            return error
         error = error.__cause__
-    return error
-
-
-def _raised_by_this_package(error: BaseException) -> bool:
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return bool(frames) and str(frames[-1].f_globals.get("__name__", "")).startswith("projunn_lightning.")
+    return None

@@ -8,9 +8,11 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
-from projunn_lightning._checks import at_least
+from projunn_lightning._checks import at_least, pair
 from projunn_lightning.constraint import orthogonal
 from projunn_lightning.nn._precision import taking_complex_along
+
+Init = Literal["haar", "identity"]
 
 
 class OrthogonalConv2d(nn.Module):
@@ -58,14 +60,14 @@ class OrthogonalConv2d(nn.Module):
         *,
         stride: int = 1,
         bias: bool = True,
-        init: Literal["haar", "identity"] = "haar",
+        init: Init = "haar",
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
         self.out_channels = out_channels
-        self.size = (size, size) if isinstance(size, int) else tuple(size)
+        self.size = pair(size)
         self.stride = stride
         self._check_options()
         matrix = (out_channels, in_channels)
@@ -84,7 +86,7 @@ class OrthogonalConv2d(nn.Module):
         zeros = torch.zeros(out_channels, dtype=dtype, device=device)
         self.register_parameter("bias", nn.Parameter(zeros) if bias else None)
 
-    def _declare(self, name: str, stack: Tensor, init: Literal["haar", "identity"]) -> None:
+    def _declare(self, name: str, stack: Tensor, init: Init) -> None:
         self.register_parameter(name, nn.Parameter(stack))
         orthogonal(self, name, init=init)
 
@@ -135,11 +137,10 @@ class OrthogonalConv2d(nn.Module):
         Args:
             support: height and width of the window, wrapped around the edges; its centre is entry (0, 0).
         """
-        sides = (support, support) if isinstance(support, int) else support
         energy = self.kernel().abs().square().sum(dim=(0, 1))
         inside = [
             ((torch.arange(n, device=energy.device) + (side - 1) // 2) % n) < side
-            for n, side in zip(self.size, sides, strict=True)
+            for n, side in zip(self.size, pair(support), strict=True)
         ]
         return energy[~(inside[0][:, None] & inside[1])].sum()
 

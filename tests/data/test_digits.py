@@ -1,0 +1,44 @@
+import pytest
+import torch
+from torch import nn
+
+from projunn_lightning.data.digits import rendered_digits
+from projunn_lightning.data.images import load_images
+
+
+@pytest.mark.parametrize(("split", "count"), [("train", 10_000), ("test", 2000)])
+def test_grey_images_of_28_x_28_and_ten_classes(split, count):
+    pixels, labels = load_images("rendered-digits", split)
+    assert pixels.shape == (count, 1, 28, 28)
+    assert pixels.dtype == torch.uint8
+    assert labels.shape == (count,)
+    assert (labels.bincount(minlength=10) > count / 15).all()
+
+
+def test_are_the_same_every_time_and_the_splits_differ():
+    first = rendered_digits("train")
+    rendered_digits.cache_clear()
+    again = rendered_digits("train")
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[0][:2000], rendered_digits("test")[0])
+
+
+def test_no_two_are_alike_and_all_stay_inside():
+    pixels, _ = rendered_digits("test")
+    assert len(pixels.flatten(1).unique(dim=0)) == 2000
+    bright = (pixels > 150).float()
+    border = torch.cat([bright[..., 0, :], bright[..., -1, :], bright[..., :, 0], bright[..., :, -1]], dim=-1)
+    assert border.mean() < 0.005 < 0.05 < bright.mean()
+
+
+def test_can_be_told_apart_but_not_at_first_sight():
+    """A linear classifier learns something of them and not all."""
+    (x, y), (x_test, y_test) = ((p.flatten(1) / 255, labels) for p, labels in map(rendered_digits, ("train", "test")))
+    model = nn.Linear(784, 10)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for start in range(0, 10_000, 100):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x[start : start + 100]), y[start : start + 100]).backward()
+        optimizer.step()
+    accuracy = (model(x_test).argmax(1) == y_test).float().mean()
+    assert 0.4 < accuracy < 0.95

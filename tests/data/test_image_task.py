@@ -1,0 +1,126 @@
+import math
+import pickle
+
+import pytest
+import torch
+from image_folders import write_folder
+from lightning.pytorch import Trainer
+from lightning.pytorch.demos.boring_classes import BoringModel
+from torch import nn
+
+from projunn_lightning import ImageClassification, PixelSequence
+
+TASKS = [PixelSequence, ImageClassification]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_folder(tmp_path / "folder", 5, 4)
+    return "folder"
+
+
+def content(batch):
+    """The images of a batch as a set."""
+    return {bytes(image.numpy().tobytes()) for image in batch}
+
+
+@pytest.mark.parametrize("task", TASKS)
+class TestSplits:
+    def test_a_tenth_of_the_training_images_validates(self, folder, task):
+        data = task(folder)
+        data.setup()
+        splits = {name: content(images.pixels) for name, images in data.images.items()}
+        assert {name: len(images) for name, images in splits.items()} == {"train": 36, "val": 4, "test": 12}
+        assert not splits["train"] & splits["val"]
+
+    def test_which_ones_is_up_to_the_seed(self, folder, task):
+        chosen = []
+        for seed in (0, 0, 1):
+            data = task(folder, seed=seed)
+            data.setup()
+            chosen.append(content(data.images["val"].pixels))
+        assert chosen[0] == chosen[1] != chosen[2]
+
+    def test_the_baseline_takes_all_classes_for_equally_likely(self, folder, task):
+        assert task(folder).baseline_loss == pytest.approx(math.log(4))
+        assert task("rendered-digits").baseline_loss == pytest.approx(math.log(10))
+
+    def test_decoded_images_are_kept_under_root(self, folder, task, tmp_path):
+        task(folder, root="elsewhere").prepare_data()
+        assert list((tmp_path / "elsewhere").rglob("cache-*.arrow"))
+        assert not (tmp_path / "data").exists()
+
+    def test_refuses_fractions_that_leave_a_split_empty(self, folder, task):
+        for fraction in (0.0, 1.0, -0.1):
+            with pytest.raises(ValueError, match="val_fraction must be above 0 and below 1"):
+                task(folder, val_fraction=fraction)
+        with pytest.raises(ValueError, match=r"val_fraction = 0.01 of 40 images leaves a split empty"):
+            task(folder, val_fraction=0.01).setup()
+
+    def test_refuses_a_batch_below_one(self, folder, task):
+        with pytest.raises(ValueError, match="batch_size must be 1 or more, found 0"):
+            task(folder, batch_size=0)
+
+    def test_goes_to_worker_processes(self, folder, task):
+        dataset = task(folder).dataset("train")
+        copy = pickle.loads(pickle.dumps(dataset))
+        assert all(map(torch.equal, dataset.__getitems__([1, 7]), copy.__getitems__([1, 7])))
+
+
+class Recorder(BoringModel):
+    """Keeps the batches that it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+        self.seen = []
+
+    def training_step(self, batch, batch_idx):
+        self.seen.append(batch)
+        return self.layer(torch.ones(1)).sum()
+
+    validation_step = test_step = training_step
+
+    def on_test_start(self):
+        self.seen = []
+
+
+def epochs_of(data, count):
+    model = Recorder()
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(accelerator="cpu", max_epochs=count, limit_val_batches=0, enable_model_summary=False, **options)
+    trainer.fit(model, datamodule=data)
+    steps = len(model.seen) // count
+    return [
+        [torch.cat(column) for column in zip(*model.seen[i * steps : (i + 1) * steps], strict=True)]
+        for i in range(count)
+    ]
+
+
+class TestEpochs:
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_hold_every_image_once_with_its_class_in_a_new_order(self, folder, workers):
+        data = PixelSequence(folder, permutation_seed=None, batch_size=8, num_workers=workers)
+        (x1, y1), (x2, y2) = epochs_of(data, 2)
+        train = data.images["train"]
+        expected = train.pixels.flatten(2).mT / 255
+        for x, y in ((x1, y1), (x2, y2)):
+            order = [int((expected == sample).all(dim=(1, 2)).nonzero()) for sample in x]
+            assert sorted(order) == list(range(36))
+            assert torch.equal(y, train.labels[order])
+        assert not torch.equal(x1, x2)
+
+    def test_augmentation_is_new_in_each_and_the_same_in_every_run_and_worker(self, folder):
+        options = {"random_crop": 2, "random_flip": True, "batch_size": 8}
+        runs = [epochs_of(ImageClassification(folder, num_workers=w, **options), 2) for w in (0, 2)]
+        assert all(torch.equal(a[0], b[0]) for a, b in zip(*runs, strict=True))
+        first, second = (content(x) for x, _ in runs[0])
+        assert len(first & second) < 9  # of 36: a few come out alike, in one of about 40 ways each
+
+    def test_validation_and_test_images_are_not_augmented(self, folder):
+        data = ImageClassification(folder, random_crop=2, random_flip=True, batch_size=5)
+        plain = ImageClassification(folder, batch_size=5)
+        for name in ("val", "test", "predict"):
+            loaders = [getattr(d, f"{name}_dataloader")() for d in (data, plain)]
+            assert all(torch.equal(a, b) for (a, _), (b, _) in zip(*loaders, strict=True))

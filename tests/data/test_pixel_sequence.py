@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+import torch
+from image_folders import write_folder
+
+from projunn_lightning import PixelSequence
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def write(*shape):
+        write_folder(tmp_path / "folder", *shape)
+        return "folder"
+
+    return write
+
+
+def batch_and_images(data):
+    x, _ = data.dataset("train").__getitems__([3, 0, 5])
+    return x, data.images["train"].pixels[[3, 0, 5]]
+
+
+def test_reads_row_by_row_from_0_to_1(folder):
+    x, images = batch_and_images(PixelSequence(folder(4, 6), permutation_seed=None))
+    assert x.shape == (3, 24, 1)
+    assert x.dtype == torch.float32
+    torch.testing.assert_close(x[:, :6, 0], images[:, 0, 0] / 255)
+    torch.testing.assert_close(x[:, -1, 0], images[:, 0, -1, -1] / 255)
+
+
+def test_reads_the_channels_of_a_pixel_together(folder):
+    x, images = batch_and_images(PixelSequence(folder(4, 6, 3), permutation_seed=None))
+    assert x.shape == (3, 24, 3)
+    torch.testing.assert_close(x[:, 7], images[:, :, 1, 1] / 255)
+
+
+def test_reads_all_images_in_the_one_order_of_the_paper():
+    """The first pixels and the last of RandomState(92916).permutation(784), which numpy never changes."""
+    data = PixelSequence("rendered-digits")
+    order = np.random.RandomState(92916).permutation(784)
+    assert data.permutation.tolist() == order.tolist()
+    x, images = batch_and_images(data)
+    torch.testing.assert_close(x[..., 0], images.flatten(1)[:, order] / 255)
+    x_test, _ = data.dataset("test").__getitems__([4])
+    torch.testing.assert_close(x_test[0, :, 0], data.images["test"].pixels[4].flatten()[order] / 255)
+
+
+def test_the_permutation_is_up_to_its_own_seed():
+    first, same, other = (
+        PixelSequence("rendered-digits", permutation_seed=p, seed=s) for p, s in ((1, 0), (1, 5), (2, 0))
+    )
+    assert torch.equal(first.permutation, same.permutation)
+    assert not torch.equal(first.permutation, other.permutation)
+    assert PixelSequence("rendered-digits", permutation_seed=None).permutation is None
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_refuses_a_seed_that_numpy_does_not_take(seed):
+    with pytest.raises(ValueError, match=f"permutation_seed must be from 0 to .* found {seed}"):
+        PixelSequence(permutation_seed=seed)

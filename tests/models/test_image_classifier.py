@@ -1,0 +1,170 @@
+import numpy as np
+import pytest
+import torch
+from image_folders import labels_of, random_images, write_split
+from lightning.pytorch import LightningDataModule, Trainer
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from projunn_lightning import ImageClassification, ImageClassifier, ProjUNN
+from projunn_lightning.functional import unitarity_error
+from projunn_lightning.nn import OrthogonalConv2d, PlainCNN, ResNet9
+
+SMALL = {"architecture": "plain", "in_channels": 1, "size": (6, 5), "num_classes": 4, "depth": 2, "width": 6}
+QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+
+
+class Quadrants(LightningDataModule):
+    """Which quarter of a 6 x 5 image is bright."""
+
+    def loader(self, seed, shuffle=False):
+        generator = torch.Generator().manual_seed(seed)
+        labels = torch.randint(4, (256,), generator=generator)
+        images = torch.randn(256, 1, 6, 5, generator=generator)
+        for image, label in zip(images, labels.tolist(), strict=True):
+            image[0, 3 * (label // 2) : 3 * (label // 2) + 3, 2 * (label % 2) : 2 * (label % 2) + 3] += 2
+        return DataLoader(TensorDataset(images, labels), batch_size=32, shuffle=shuffle)
+
+    def train_dataloader(self):
+        return self.loader(1, shuffle=True)
+
+    def val_dataloader(self):
+        return self.loader(2)
+
+    def test_dataloader(self):
+        return self.loader(3)
+
+    predict_dataloader = test_dataloader
+
+
+def train(model, **options):
+    trainer = Trainer(accelerator="cpu", callbacks=options.pop("callbacks", []), **QUIET, **options)
+    trainer.fit(model, datamodule=Quadrants())
+    return trainer
+
+
+class TestTrains:
+    @pytest.mark.parametrize("orthogonal", [True, False])
+    def test_with_either_convolution(self, orthogonal):
+        model = ImageClassifier(**SMALL, orthogonal=orthogonal, learning_rate=3e-3)
+        trainer = train(model, max_epochs=6, callbacks=[ProjUNN()] if orthogonal else [])
+        logged = set(trainer.callback_metrics)
+        (result,) = trainer.test(model, datamodule=Quadrants(), verbose=False)
+        assert result["test/accuracy"] > 0.8
+        for stage in ("train", "val"):
+            assert {f"{stage}/loss", f"{stage}/accuracy"} <= logged
+        assert set(result) == {"test/loss", "test/accuracy"}
+        assert "train/locality" not in logged
+        if orthogonal:
+            stacks = [p for name, p in model.named_parameters() if ".0.weight" in name and "classifier" not in name]
+            assert max(unitarity_error(stack).max().item() for stack in stacks) < 1e-5
+
+    def test_accuracy_is_the_share_of_right_answers(self):
+        model = ImageClassifier(**SMALL)
+        trainer = Trainer(accelerator="cpu", **QUIET)
+        (result,) = trainer.test(model, datamodule=Quadrants(), verbose=False)
+        predicted = torch.cat(trainer.predict(model, datamodule=Quadrants()))
+        target = torch.cat([y for _, y in Quadrants().test_dataloader()])
+        assert result["test/accuracy"] == pytest.approx((predicted == target).float().mean().item())
+
+    def test_in_mixed_precision(self):
+        model = ImageClassifier(**SMALL)
+        trainer = train(model, max_epochs=1, precision="bf16-mixed", callbacks=[ProjUNN()])
+        assert trainer.callback_metrics["val/loss"].isfinite()
+
+    def test_a_checkpoint_brings_the_model_back(self, tmp_path):
+        model = ImageClassifier(**SMALL)
+        trainer = train(model, max_epochs=1, callbacks=[ProjUNN()])
+        trainer.save_checkpoint(tmp_path / "model.ckpt")
+        again = ImageClassifier.load_from_checkpoint(tmp_path / "model.ckpt").eval()
+        x = torch.randn(3, 1, 6, 5)
+        assert torch.equal(again(x), model.eval()(x))
+
+    def test_images_of_a_folder(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "folder").mkdir()
+        labels = labels_of(60)
+        images = random_images(60, 6, 5) // 4
+        images[np.arange(60), labels] += 180  # the class is the bright row
+        for split in ("train", "test"):
+            write_split(tmp_path / "folder", split, images, labels)
+        model = ImageClassifier(**SMALL, learning_rate=3e-3)
+        trainer = Trainer(accelerator="cpu", callbacks=[ProjUNN()], max_epochs=30, **QUIET)
+        data = ImageClassification("folder", batch_size=10)
+        trainer.fit(model, datamodule=data)
+        (result,) = trainer.test(model, datamodule=data, verbose=False)
+        assert result["test/accuracy"] > 0.9
+
+
+class TestLocality:
+    def test_is_the_mean_of_the_layers_penalties(self):
+        model = ImageClassifier(**SMALL, locality=1.0, support=(3, 1))
+        layers = [m for m in model.modules() if isinstance(m, OrthogonalConv2d)]
+        expected = sum(layer.locality_penalty((3, 1)) for layer in layers) / len(layers)
+        torch.testing.assert_close(model.locality_penalty(), expected)
+
+    def test_its_weight_makes_kernels_local(self):
+        penalties = []
+        for locality in (0.0, 1.0):
+            torch.manual_seed(0)
+            model = ImageClassifier(**SMALL, locality=locality, learning_rate=0.03)
+            trainer = train(model, max_epochs=10, callbacks=[ProjUNN()])
+            penalties.append(model.locality_penalty().item())
+            assert ("train/locality" in trainer.callback_metrics) == (locality > 0)
+        assert penalties[1] < 0.3 * penalties[0]
+
+    def test_enters_the_gradient_with_its_weight(self):
+        torch.manual_seed(0)
+        gradients = []
+        batch = next(iter(Quadrants().train_dataloader()))
+        for locality in (0.0, 0.5):
+            torch.manual_seed(0)
+            model = ImageClassifier(**SMALL, locality=locality)
+            model.log = model.log_dict = lambda *_, **__: None
+            model.training_step(batch, 0).backward()
+            gradients.append(model.network.body[0][0].weight.grad.clone())
+        model.zero_grad()
+        (0.5 * model.locality_penalty()).backward()
+        torch.testing.assert_close(gradients[1] - gradients[0], model.network.body[0][0].weight.grad)
+
+    @pytest.mark.parametrize("options", [{"locality": -1.0}, {"locality": 1.0, "orthogonal": False}])
+    def test_refuses_what_makes_no_sense(self, options):
+        with pytest.raises(ValueError, match="locality must be 0, or above it where orthogonal is true"):
+            ImageClassifier(**SMALL, **options)
+
+
+class TestOptions:
+    def test_choose_the_network(self):
+        assert isinstance(ImageClassifier("resnet9", width=3).network, ResNet9)
+        plain = ImageClassifier("plain", width=4).network
+        assert isinstance(plain, PlainCNN)
+        assert sum(isinstance(m, OrthogonalConv2d) for m in plain.modules()) == 10
+        ordinary = ImageClassifier("plain", width=4, depth=3, orthogonal=False).network
+        assert sum(isinstance(m, nn.Conv2d) for m in ordinary.modules()) == 3
+
+    def test_are_saved(self):
+        assert ImageClassifier(**SMALL).hparams.items() >= SMALL.items()
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"architecture": "vgg"}, "unknown architecture 'vgg', expected resnet9 or plain"),
+            ({"depth": 5}, "depth is for architecture 'plain'; 'resnet9' has its own, found 5"),
+            ({"size": 8}, "size must be 16 or more, found 8"),
+            ({"num_classes": 1}, "num_classes must be 2 or more, found 1"),
+            ({"in_channels": 0}, "in_channels must be 1 or more, found 0"),
+            ({"width": 2}, "out_channels must be at least in_channels = 3, found 2"),
+        ],
+        ids=str,
+    )
+    def test_refuses(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            ImageClassifier(**options)
+
+    def test_refuses_images_of_another_size_and_names_both(self):
+        with pytest.raises(ValueError, match=r"images must be 1 x 6 x 5 .* found 1 x 5 x 6"):
+            ImageClassifier(**SMALL)(torch.zeros(2, 1, 5, 6))
+
+    def test_refuses_classes_beyond_its_own(self):
+        with pytest.raises(ValueError, match="a target is no class below num_classes = 4"):
+            ImageClassifier(**SMALL).training_step((torch.zeros(2, 1, 6, 5), torch.tensor([0, 4])), 0)
