@@ -76,7 +76,9 @@ class TestFit:
         assert "unitarity_error" in out
         assert "train/loss" in out
         last = out.strip().splitlines()[-1]
-        assert re.fullmatch(r"test loss [\d.]+  \(baseline 0\.396; [\d.]+ % of it\)", last)  # 2 ln 4 / 7
+        line = r"test loss [\d.]+  \(baseline 0\.396; [\d.]+ % of it\)  accuracy [\d.]+ %"  # 2 ln 4 / 7
+        assert re.fullmatch(line, last)
+        assert f"accuracy {100 * scalars()['test/accuracy'][0]:.4g} %" in last
         model = SequenceModel.load_from_checkpoint(checkpoint())
         assert unitarity_error(model.rnn.weight_hh_l0) < 1e-6
 
@@ -113,11 +115,21 @@ class TestFit:
 
     @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
     def test_every_config_starts(self, capsys, config):
-        small = ["--data.batch_size", 2, "--data.test_size", 4, "--data.val_size", 4]
-        out = run(
-            capsys, "fit", "--config", config, "--trainer.fast_dev_run", 2, "--trainer.accelerator", "cpu", *small
-        )
-        assert re.fullmatch(r"test loss \S+  \(baseline \S+; \S+ % of it\)", out.strip().splitlines()[-1])
+        smoke = re.search(r"projunn (fit [^#\n]*smoke\.yaml[^#\n]*)", config.read_text())
+        if smoke:  # images: by the command that its header shows, which needs no data
+            args = smoke[1].replace("configs/", f"{config.parent}/").split()
+            assert str(config) in args
+        else:
+            args = ["fit", "--config", config, "--data.test_size", 4, "--data.val_size", 4]
+        out = run(capsys, *args, "--data.batch_size", 2, "--trainer.fast_dev_run", 2, "--trainer.accelerator", "cpu")
+        line = r"test loss \S+  \(baseline \S+; \S+ % of it\)(  accuracy \S+ %)?"
+        assert re.fullmatch(line, out.strip().splitlines()[-1])
+
+    def test_every_config_says_what_it_is_and_how_to_run_it(self):
+        for config in CONFIGS:
+            header = [line for line in config.read_text().splitlines() if line.startswith("#")]
+            assert any(line.startswith(f"#   projunn fit --config configs/{config.name}") for line in header)
+            assert any(word in " ".join(header) for word in ("Expect:", "Measured", "minute")), config.name
 
     @pytest.mark.parametrize(
         ("name", "patterns", "names"),
@@ -225,6 +237,18 @@ class TestRefuses:
     )
     def test_sizes_that_do_not_fit_the_data_at_the_first_batch(self, capsys, quick, args, message):
         assert message in refused(capsys, "fit", "--config", quick, *args)
+
+    def test_a_source_without_data_and_says_what_to_pass(self, capsys, tmp_path):
+        (tmp_path / "empty").mkdir()
+        config = ROOT / "configs" / "sequential_mnist.yaml"
+        err = refused(capsys, "fit", "--config", config, "--data.source", "empty")
+        assert "projunn: error: source 'empty' is a local folder, and datasets.load_dataset cannot read it" in err
+        assert "'rendered-digits'" in err
+
+    def test_images_without_the_packages_for_them(self, capsys, monkeypatch):
+        monkeypatch.setitem(sys.modules, "datasets", None)
+        config = ROOT / "configs" / "sequential_mnist.yaml"
+        assert "projunn: error: datasets is not installed" in refused(capsys, "fit", "--config", config)
 
     def test_names_a_variant_it_does_not_know_and_lists_those_it_does(self, capsys, quick):
         err = refused(capsys, "fit", "--config", quick, "--projunn.variant", "polar")
