@@ -15,7 +15,11 @@ def at_least(minimum: int, **values: int) -> None:
 
 def pair(value: int | tuple[int, int]) -> tuple[int, int]:
     """Height and width, where one number stands for both."""
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
+    if isinstance(value, int):
+        return (value, value)
+    if len(value) != 2:
+        raise ValueError(f"height and width must be two numbers, or one for both, found {value}")
+    return (value[0], value[1])
 
 
 def optional(module: str) -> Any:

@@ -29,7 +29,7 @@ def random_crop_and_flip(
     if flip:
         columns = torch.where(torch.rand(count, 1, generator=generator) < 0.5, columns.flip(1), columns)
     sample = torch.arange(count)[:, None, None]
-    return images[sample, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    return images[sample, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
 
 def _mirrored(index: Tensor, size: int) -> Tensor:

@@ -21,8 +21,8 @@ class ImageClassification(ImageTask):
     Args:
         source: a data set's name on the Hub (``ylecun/mnist``, ``fashion_mnist``, ``uoft-cs/cifar10``,
             ``uoft-cs/cifar100``), a local folder in the same layout, or ``rendered-digits``, drawn on the spot.
-        random_crop: pixels by which training images move at most, their edges mirrored; 4 is usual for CIFAR.
-        random_flip: whether half of the training images are turned left to right.
+        crop_padding: pixels by which training images move at most, their edges mirrored; 4 is usual for CIFAR.
+        horizontal_flip: whether half of the training images are turned left to right.
         batch_size: samples a batch, on each rank.
         val_fraction: part of the training images that validate, chosen by the seed.
         root: folder of downloads and decoded images.
@@ -37,8 +37,8 @@ class ImageClassification(ImageTask):
         self,
         source: str = "uoft-cs/cifar10",
         *,
-        random_crop: int = 0,
-        random_flip: bool = False,
+        crop_padding: int = 0,
+        horizontal_flip: bool = False,
         batch_size: int = 128,
         val_fraction: float = 0.1,
         root: str = "data",
@@ -48,22 +48,27 @@ class ImageClassification(ImageTask):
         super().__init__(
             source, batch_size=batch_size, val_fraction=val_fraction, root=root, seed=seed, num_workers=num_workers
         )
-        at_least(0, random_crop=random_crop)
-        self.random_crop = random_crop
-        self.random_flip = random_flip
+        at_least(0, crop_padding=crop_padding)
+        self.crop_padding = crop_padding
+        self.horizontal_flip = horizontal_flip
+        self.statistics: tuple[Tensor, Tensor] | None = None
         self.save_hyperparameters()
 
     def setup(self, stage: str | None = None) -> None:
         super().setup(stage)
-        shortest = min(self.images["train"].pixels.shape[2:])
-        if self.random_crop >= shortest:
-            raise ValueError(f"random_crop must be below the images' side of {shortest}, found {self.random_crop}")
+        pixels = self.images["train"].pixels
+        if self.crop_padding >= min(pixels.shape[2:]):
+            raise ValueError(
+                f"crop_padding must be below the images' side of {min(pixels.shape[2:])}, found {self.crop_padding}"
+            )
+        if self.statistics is None:
+            self.statistics = channel_statistics(pixels)
 
     def preparation(self, split: str) -> Prepare:
-        mean, std = channel_statistics(self.images["train"].pixels)
+        assert self.statistics is not None
         train = split == "train"
-        crop, flip = (self.random_crop, self.random_flip) if train else (0, False)
-        return partial(normalised, mean, std, crop, flip)
+        crop, flip = (self.crop_padding, self.horizontal_flip) if train else (0, False)
+        return partial(normalised, *self.statistics, crop, flip)
 
 
 def normalised(mean: Tensor, std: Tensor, crop: int, flip: bool, images: Tensor, generator: Generator) -> Tensor:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Generator, Tensor
 
-from projunn_lightning.data.images import RENDERED, SPLITS, Images, decoded, load_images
+from projunn_lightning.data.images import Images, load_images
 from projunn_lightning.data.task import Batches, Sample, Task
 from projunn_lightning.functional._random import generator_for
 
@@ -71,14 +71,12 @@ class ImageTask(Task):
         """What makes the model's input of a batch of images; it is sent to worker processes."""
 
     def prepare_data(self) -> None:
-        if self.source != RENDERED:
-            for split in SPLITS:
-                decoded(self.source, split, self.root)
+        self.setup()  # downloads and decodes; the other processes then find it done
 
     def setup(self, stage: str | None = None) -> None:
         if self.images:
             return
-        given, test = (load_images(self.source, split, self.root) for split in SPLITS)
+        given, test = load_images(self.source, self.root).values()
         order = torch.randperm(len(given.labels), generator=generator_for(f"{self.seed}/validation"))
         count = round(self.val_fraction * len(order))
         if not 0 < count < len(order):

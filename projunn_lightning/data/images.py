@@ -15,6 +15,10 @@ RENDERED = "rendered-digits"
 SPLITS = ("train", "test")
 
 
+DECODING = 1
+"""To be raised when :func:`_decode` changes: `datasets` keeps what it made under the function's name and arguments."""
+
+
 class Images(NamedTuple):
     """Images ``(n, C, H, W)`` of uint8 and their classes ``(n,)`` of int64."""
 
@@ -22,16 +26,16 @@ class Images(NamedTuple):
     labels: Tensor
 
 
-def load_images(source: str, split: str, root: str = "data") -> Images:
-    """The ``"train"`` or ``"test"`` images of a source.
+def load_images(source: str, root: str = "data") -> dict[str, Images]:
+    """The ``"train"`` and ``"test"`` images of a source.
 
     The first call decodes them and keeps them under ``root``, by the cache of ``datasets``; later ones, in this process
-    or another, read them back in a fraction of a second. Images that are neither grey nor RGB are converted to RGB.
+    or another, read them back in a fraction of a second. Grey images stay grey and all others become RGB. The classes
+    are the first column of type ClassLabel (of CIFAR-100 ``fine_label``), or a column ``label`` of integers.
 
     Args:
         source: a data set's name on the Hub, a local folder in the same layout, or ``"rendered-digits"``, digits that
             are drawn on the spot (:func:`~projunn_lightning.data.digits.rendered_digits`).
-        split: of the source.
         root: folder of downloads and decoded images.
 
     Raises:
@@ -39,66 +43,89 @@ def load_images(source: str, split: str, root: str = "data") -> Images:
         ModuleNotFoundError: if ``datasets`` or Pillow is not installed.
     """
     if source == RENDERED:
-        return Images(*rendered_digits(split))
-    table = decoded(source, split, root).with_format("arrow")[:]
-    sides = [table[name].unique().to_pylist() for name in ("height", "width", "channels")]
-    if any(len(values) != 1 for values in sides):
-        found = " x ".join("|".join(map(str, values)) for values in sides)
-        raise ValueError(f"source {source!r} has images of several sizes, {found}; they must be of one, resize them")
-    ((height,), (width,), (channels,)) = sides
-    pixels = torch.frombuffer(bytearray(b"".join(table["pixels"].to_pylist())), dtype=torch.uint8)
-    pixels = pixels.view(-1, height, width, channels).permute(0, 3, 1, 2).contiguous()
-    return Images(pixels, torch.tensor(table["label"].to_numpy()))
+        return {split: Images(*(column.clone() for column in rendered_digits(split))) for split in SPLITS}
+    splits = _loaded(source, root)
+    images = {split: _images(splits[split], f"source {source!r}, split {split!r}") for split in SPLITS}
+    train, test = (tuple(images[split].pixels.shape[1:]) for split in SPLITS)
+    if train != test:
+        raise ValueError(f"source {source!r} has train images of (C, H, W) = {train} and test images of {test}")
+    return images
 
 
-def decoded(source: str, split: str, root: str) -> Any:
-    """The ``datasets.Dataset`` of decoded images behind :func:`load_images`, from the cache where it is there."""
-    dataset = _loaded(source, split, root)
-    image, label = _columns(dataset, source)
-    return dataset.map(
-        _decode,
-        batched=True,
-        input_columns=[image, label],
-        remove_columns=dataset.column_names,
-        desc=f"decoding {split} images",
-    )
-
-
-def _decode(images: list[Any], labels: list[int]) -> dict[str, list[Any]]:
-    images = [image if image.mode in ("L", "RGB") else image.convert("RGB") for image in images]
-    return {
-        "pixels": [image.tobytes() for image in images],
-        "height": [image.height for image in images],
-        "width": [image.width for image in images],
-        "channels": [len(image.getbands()) for image in images],
-        "label": labels,
-    }
-
-
-def _loaded(source: str, split: str, root: str) -> Any:
+def _loaded(source: str, root: str) -> Any:
     datasets = optional("datasets")
+    folder = Path(source).expanduser()
     try:
-        splits = datasets.load_dataset(source, cache_dir=root)
+        splits = datasets.load_dataset(str(folder) if folder.is_dir() else source, cache_dir=root)
     except (OSError, ValueError) as error:  # no such folder, no such name, no network, no file that it can read
-        kind = "is a local folder" if Path(source).is_dir() else "is not a local folder"
+        kind = "is a local folder" if folder.is_dir() else "is not a local folder"
         reason = str(error).rstrip(".")
         raise ValueError(
             f"source {source!r} {kind}, and datasets.load_dataset cannot read it: {reason}. Pass the name of a data "
             f"set on the Hub, such as ylecun/mnist, a local folder in its layout, or {RENDERED!r}, which needs no data"
         ) from error
-    if split not in splits:
+    if any(split not in splits for split in SPLITS):
         raise ValueError(f"source {source!r} has the splits {', '.join(splits)}, expected {' and '.join(SPLITS)}")
-    return splits[split]
+    return splits
 
 
-def _columns(dataset: Any, source: str) -> tuple[str, str]:
-    """The names of the first column of images and the first of classes."""
+def _images(dataset: Any, where: str) -> Images:
+    """A split decoded, from the cache where it is there; ``where`` names it in errors."""
+    image, label = _columns(dataset, where)
+    try:
+        decoded = dataset.map(
+            _decode,
+            batched=True,
+            input_columns=[image, label],
+            remove_columns=dataset.column_names,
+            fn_kwargs={"where": where, "version": DECODING},
+            desc=f"decoding {where}",
+        )
+    except OSError as error:
+        raise ValueError(f"{where}: a file is no image that Pillow can read: {error}") from error
+    table = decoded.with_format("arrow")[:]
+    height, width, channels = map(int, _the_one(table["shape"].unique().to_pylist(), where).split(" x "))
+    pixels = torch.frombuffer(bytearray(b"".join(table["pixels"].to_pylist())), dtype=torch.uint8)
+    pixels = pixels.view(-1, height, width, channels).permute(0, 3, 1, 2).contiguous()
+    return Images(pixels, torch.tensor(table["label"].to_numpy()))
+
+
+def _decode(images: list[Any], labels: list[Any], where: str, version: int) -> dict[str, list[Any]]:
+    if None in images:
+        raise ValueError(f"{where} has a row without an image")
+    if any(label is None or label < 0 for label in labels):  # the Hub marks a class that it keeps hidden by -1
+        raise ValueError(f"{where} has images without a class (null or -1)")
+    images = [_grey_or_rgb(image, where) for image in images]
+    shapes = [f"{image.height} x {image.width} x {len(image.getbands())}" for image in images]
+    _the_one(shapes, where)  # here too, before thousands of photographs are decoded for nothing
+    return {"pixels": [image.tobytes() for image in images], "shape": shapes, "label": labels}
+
+
+def _the_one(shapes: list[str], where: str) -> str:
+    several = sorted(set(shapes))
+    if len(several) != 1:
+        raise ValueError(f"{where} has images of {' and of '.join(several[:2])} (H x W x C); make them alike")
+    return several[0]
+
+
+def _grey_or_rgb(image: Any, where: str) -> Any:
+    if image.mode in ("1", "LA", "La"):
+        return image.convert("L")
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"{where} has an image of mode {image.mode}, expected 8 bits a channel")
+    return image if image.mode in ("L", "RGB") else image.convert("RGB")
+
+
+def _columns(dataset: Any, where: str) -> tuple[str, str]:
+    """The names of the first column of images and of the classes."""
     datasets = optional("datasets")
-    found = []
-    for kind in (datasets.Image, datasets.ClassLabel):
-        names = [name for name, feature in dataset.features.items() if isinstance(feature, kind)]
+    features = dataset.features
+    images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+    classes = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+    if not classes and "int" in str(getattr(features.get("label"), "dtype", None)):
+        classes = ["label"]
+    for kind, names in (("Image", images), ("ClassLabel", classes)):
         if not names:
-            columns = ", ".join(f"{name}: {type(feature).__name__}" for name, feature in dataset.features.items())
-            raise ValueError(f"source {source!r} has no column of type {kind.__name__}, found {columns}")
-        found.append(names[0])
-    return found[0], found[1]
+            columns = ", ".join(f"{name}: {type(feature).__name__}" for name, feature in features.items())
+            raise ValueError(f"{where} has no column of type {kind}, found {columns}")
+    return images[0], classes[0]

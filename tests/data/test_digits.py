@@ -8,7 +8,7 @@ from projunn_lightning.data.images import load_images
 
 @pytest.mark.parametrize(("split", "count"), [("train", 10_000), ("test", 2000)])
 def test_grey_images_of_28_x_28_and_ten_classes(split, count):
-    pixels, labels = load_images("rendered-digits", split)
+    pixels, labels = load_images("rendered-digits")[split]
     assert pixels.shape == (count, 1, 28, 28)
     assert pixels.dtype == torch.uint8
     assert labels.shape == (count,)
@@ -29,6 +29,21 @@ def test_no_two_are_alike_and_all_stay_inside():
     bright = (pixels > 150).float()
     border = torch.cat([bright[..., 0, :], bright[..., -1, :], bright[..., :, 0], bright[..., :, -1]], dim=-1)
     assert border.mean() < 0.005 < 0.05 < bright.mean()
+
+
+def test_are_turned_scaled_and_moved():
+    """The extent of the ones: as they lean, as high as they are, and where their middle is."""
+    pixels, labels = rendered_digits("train")
+    ones = (pixels[labels == 1, 0].float() - 80).clamp(min=0)
+    mass = ones.sum((1, 2))
+    rows, columns = torch.meshgrid(torch.arange(28.0), torch.arange(28.0), indexing="ij")
+    middle = torch.stack([(ones * axis).sum((1, 2)) / mass for axis in (rows, columns)], 1)
+    down, across = (axis - m[:, None, None] for axis, m in zip((rows, columns), middle.unbind(1), strict=True))
+    height = ((ones * down**2).sum((1, 2)) / mass).sqrt()
+    lean = (ones * down * across).sum((1, 2)) / mass / height**2
+    assert height.quantile(0.95) / height.quantile(0.05) > 1.5  # scales from 0.7 to 1.2
+    assert lean.quantile(0.95) - lean.quantile(0.05) > 0.4  # tan of up to 20 degrees each way
+    assert (middle.quantile(0.95, dim=0) - middle.quantile(0.05, dim=0) > 4).all()  # 3 pixels each way
 
 
 def test_can_be_told_apart_but_not_at_first_sight():

@@ -45,7 +45,7 @@ def test_a_channel_of_one_colour_stays_finite():
 
 
 def test_refuses_a_crop_as_wide_as_the_image(folder):
-    with pytest.raises(ValueError, match="random_crop must be below the images' side of 6, found 6"):
-        ImageClassification(folder, random_crop=6).setup()
-    with pytest.raises(ValueError, match="random_crop must be 0 or more, found -1"):
-        ImageClassification(folder, random_crop=-1)
+    with pytest.raises(ValueError, match="crop_padding must be below the images' side of 6, found 6"):
+        ImageClassification(folder, crop_padding=6).setup()
+    with pytest.raises(ValueError, match="crop_padding must be 0 or more, found -1"):
+        ImageClassification(folder, crop_padding=-1)

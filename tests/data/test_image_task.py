@@ -1,6 +1,7 @@
 import math
 import pickle
 
+import datasets
 import pytest
 import torch
 from image_folders import write_folder
@@ -33,6 +34,20 @@ class TestSplits:
         splits = {name: content(images.pixels) for name, images in data.images.items()}
         assert {name: len(images) for name, images in splits.items()} == {"train": 36, "val": 4, "test": 12}
         assert not splits["train"] & splits["val"]
+
+    def test_a_source_is_read_once(self, folder, task, monkeypatch):
+        """With a name on the Hub every reading asks the network."""
+        calls = []
+        load = datasets.load_dataset
+        monkeypatch.setattr(
+            datasets, "load_dataset", lambda *args, **options: (calls.append(1), load(*args, **options))[1]
+        )
+        data = task(folder)
+        for _ in range(2):
+            data.prepare_data()
+            data.setup("fit")
+            data.train_dataloader()
+        assert len(calls) == 1
 
     def test_which_ones_is_up_to_the_seed(self, folder, task):
         chosen = []
@@ -111,15 +126,24 @@ class TestEpochs:
             assert torch.equal(y, train.labels[order])
         assert not torch.equal(x1, x2)
 
-    def test_augmentation_is_new_in_each_and_the_same_in_every_run_and_worker(self, folder):
-        options = {"random_crop": 2, "random_flip": True, "batch_size": 8}
+    def test_augmentation_is_the_same_in_every_run_and_worker(self, folder):
+        options = {"crop_padding": 2, "horizontal_flip": True, "batch_size": 8}
         runs = [epochs_of(ImageClassification(folder, num_workers=w, **options), 2) for w in (0, 2)]
         assert all(torch.equal(a[0], b[0]) for a, b in zip(*runs, strict=True))
-        first, second = (content(x) for x, _ in runs[0])
-        assert len(first & second) < 9  # of 36: a few come out alike, in one of about 40 ways each
+
+    def test_augmentation_is_new_for_every_batch_and_epoch(self, folder):
+        data = ImageClassification(folder, crop_padding=2, horizontal_flip=True)
+        train = data.dataset("train")
+        first, second, third = (train.__getitems__(range(36 * e, 36 * e + 20))[0] for e in range(3))
+        assert not torch.equal(first, second)
+        assert not torch.equal(second, third)
+        image = train.images.pixels[:1].expand(36, -1, -1, -1)
+        train.images = train.images._replace(pixels=image)
+        batches = [train.__getitems__(range(start, start + 18))[0] for start in (0, 18)]
+        assert not torch.equal(*batches)
 
     def test_validation_and_test_images_are_not_augmented(self, folder):
-        data = ImageClassification(folder, random_crop=2, random_flip=True, batch_size=5)
+        data = ImageClassification(folder, crop_padding=2, horizontal_flip=True, batch_size=5)
         plain = ImageClassification(folder, batch_size=5)
         for name in ("val", "test", "predict"):
             loaders = [getattr(d, f"{name}_dataloader")() for d in (data, plain)]
