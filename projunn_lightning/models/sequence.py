@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
-from torchmetrics import MeanAbsoluteError, Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
 
 from projunn_lightning.constraint import Init
-from projunn_lightning.nn.unitary_rnn import Nonlinearity, UnitaryRNN
+from projunn_lightning.models.supervised import Supervised
+from projunn_lightning.nn.cells import Cell, make_cell
+from projunn_lightning.nn.elman import Nonlinearity
 
 
-class SequenceModel(LightningModule):
-    """A unitary RNN with a linear read-out, trained on pairs (input sequence, target).
+class SequenceModel(Supervised):
+    """A recurrent network with a linear read-out, trained on pairs (input sequence, target).
 
     Inputs are ``(B, T, input_size)``, or integers ``(B, T)`` below ``input_size`` that are taken one-hot. Outputs are
     ``(B, T, output_size)``, or ``(B, output_size)`` where only the last step is read. Targets are integers ``(B, T)``
@@ -31,8 +30,11 @@ class SequenceModel(LightningModule):
         num_layers: layers of the RNN.
         task: ``"classification"`` or ``"regression"``.
         output: ``"sequence"`` for an output at every step, ``"last"`` for one at the end.
-        nonlinearity: ``"modrelu"``, ``"relu"``, ``"tanh"`` or ``"identity"``.
+        cell: of the recurrent network: ``"projunn"``, or a rival to compare it with, see
+            :func:`~projunn_lightning.nn.make_cell`.
+        nonlinearity: ``"modrelu"``, ``"relu"``, ``"tanh"`` or ``"identity"``; None for the cell's own.
         init: of the recurrent weights, see :func:`~projunn_lightning.orthogonal`.
+        capacity: layers of the cell ``eunn``, reflections of ``ornn``, period of ``dtriv``; None for the cell's own.
         dropout: between the layers of the RNN.
         complex: whether the state is complex and the weights unitary; the read-out sees real and imaginary parts.
         ignore_index: a class left out of the accuracy (not of the loss), such as the blank of the copying task.
@@ -51,40 +53,35 @@ class SequenceModel(LightningModule):
         *,
         task: Literal["classification", "regression"] = "classification",
         output: Literal["sequence", "last"] = "sequence",
-        nonlinearity: Nonlinearity = "modrelu",
+        cell: Cell = "projunn",
+        nonlinearity: Nonlinearity | None = None,
         init: Init = "henaff",
+        capacity: int | None = None,
         dropout: float = 0.0,
         complex: bool = False,
         ignore_index: int | None = None,
         learning_rate: float = 1e-3,
     ) -> None:
-        super().__init__()
         _check_choices(task, output, output_size)
+        super().__init__(learning_rate, output_size if task == "classification" else None, ignore_index)
         self.save_hyperparameters()
         self.input_size = input_size
         self.task = task
         self.output = output
-        self.learning_rate = learning_rate
-        self.rnn = UnitaryRNN(
+        self.rnn = make_cell(
+            cell,
             input_size,
             hidden_size,
             num_layers,
             nonlinearity=nonlinearity,
             init=init,
+            capacity=capacity,
             dropout=dropout,
             dtype=torch.complex64 if complex else torch.float32,
         )
         self.readout = nn.Linear(2 * hidden_size if complex else hidden_size, output_size)
         nn.init.kaiming_normal_(self.readout.weight, nonlinearity="linear")
         nn.init.zeros_(self.readout.bias)
-        metrics: dict[str, Metric | MetricCollection] = (
-            {"accuracy": MulticlassAccuracy(output_size, average="micro", ignore_index=ignore_index)}
-            if task == "classification"
-            else {"mae": MeanAbsoluteError()}
-        )
-        self.train_metrics = MetricCollection(metrics, prefix="train/")
-        self.val_metrics = self.train_metrics.clone(prefix="val/")
-        self.test_metrics = self.train_metrics.clone(prefix="test/")
 
     def forward(self, input: Tensor) -> Tensor:
         if not (input.is_floating_point() or input.is_complex()):
@@ -98,18 +95,14 @@ class SequenceModel(LightningModule):
 
     def _one_hot(self, input: Tensor) -> Tensor:
         try:
-            return F.one_hot(input.long(), self.input_size)
+            return F.one_hot(input.long(), self.input_size).to(self.readout.weight.dtype)
         except RuntimeError as error:
             raise ValueError(
                 f"an input is no integer from 0 to input_size - 1 = {self.input_size - 1}: {error}"
             ) from None
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy over all steps, or mean squared error.
-
-        Raises:
-            ValueError: if the target does not fit the output.
-        """
+        """Cross-entropy over all steps, or mean squared error."""
         expected = output.shape if self.task == "regression" else output.shape[:-1]
         if target.shape != expected:
             raise ValueError(
@@ -123,37 +116,10 @@ class SequenceModel(LightningModule):
         except IndexError as error:
             raise ValueError(f"a target is no class below output_size = {output.shape[-1]}: {error}") from None
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        return self._step(batch, "train")
-
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self._step(batch, "val")
-
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self._step(batch, "test")
-
     def predict_step(self, batch: Tensor | tuple[Tensor, ...], batch_idx: int) -> Tensor:
         """Predicted classes or values of a batch of inputs, with or without targets beside them."""
         output = self(batch if isinstance(batch, Tensor) else batch[0])
         return output.argmax(-1) if self.task == "classification" else output
-
-    def _step(self, batch: tuple[Tensor, Tensor], stage: str) -> Tensor:
-        input, target = batch
-        output = self(input)
-        loss = self.loss(output, target)
-        metrics: MetricCollection = getattr(self, f"{stage}_metrics")
-        if self.task == "classification":
-            metrics(output.detach().flatten(0, -2), target.flatten())
-        else:
-            metrics(output.detach(), target)
-        training = stage == "train"
-        self.log(f"{stage}/loss", loss, prog_bar=True, sync_dist=not training, batch_size=len(input))
-        self.log_dict(metrics, on_step=training, on_epoch=not training, batch_size=len(input))
-        return loss
-
-    def configure_optimizers(self) -> Any:
-        """RMSprop, where the command line or a subclass asks for no other optimizer."""
-        return torch.optim.RMSprop(self.parameters(), lr=self.learning_rate)
 
 
 def _check_choices(task: str, output: str, output_size: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +69,7 @@ class OrthogonalConv2d(nn.Module):
         self.out_channels = out_channels
         self.size = pair(size)
         self.stride = stride
-        self._check_options()
+        self._check_options(init)
         matrix = (out_channels, in_channels)
         if dtype.is_complex:
             self._declare("weight", torch.empty(self.size[0] * self.size[1], *matrix, dtype=dtype, device=device), init)
@@ -136,7 +136,11 @@ class OrthogonalConv2d(nn.Module):
 
         Args:
             support: height and width of the window, wrapped around the edges; its centre is entry (0, 0).
+
+        Raises:
+            ValueError: if the support is below 1.
         """
+        at_least(1, support=min(pair(support)))
         energy = self.kernel().abs().square().sum(dim=(0, 1))
         inside = [
             ((torch.arange(n, device=energy.device) + (side - 1) // 2) % n) < side
@@ -150,8 +154,10 @@ class OrthogonalConv2d(nn.Module):
     def _to_space(self, spectrum: Tensor) -> Tensor:
         return torch.fft.ifft2(spectrum) if self.is_complex else torch.fft.irfft2(spectrum, s=self.size)
 
-    def _check_options(self) -> None:
+    def _check_options(self, init: Init) -> None:
         at_least(1, in_channels=self.in_channels, stride=self.stride, size=min(self.size))
+        if init not in get_args(Init):
+            raise ValueError(f"unknown init {init!r}, expected {' or '.join(get_args(Init))}")
         if self.out_channels < self.in_channels:
             raise ValueError(
                 f"out_channels must be at least in_channels = {self.in_channels}, found {self.out_channels}: fewer "

@@ -97,10 +97,11 @@ class TestTrains:
 
 
 class TestLocality:
-    def test_is_the_mean_of_the_layers_penalties(self):
+    def test_is_the_mean_share_of_energy_outside_the_support(self):
         model = ImageClassifier(**SMALL, locality=1.0, support=(3, 1))
         layers = [m for m in model.modules() if isinstance(m, OrthogonalConv2d)]
-        expected = sum(layer.locality_penalty((3, 1)) for layer in layers) / len(layers)
+        shares = [layer.locality_penalty((3, 1)) / layer.kernel().square().sum() for layer in layers]
+        expected = sum(shares) / len(shares)
         torch.testing.assert_close(model.locality_penalty(), expected)
 
     def test_its_weight_makes_kernels_local(self):
@@ -152,6 +153,8 @@ class TestOptions:
             ({"depth": 5}, "depth is for architecture 'plain'; 'resnet9' has its own, found 5"),
             ({"size": 8}, "size must be 16 or more, found 8"),
             ({"num_classes": 1}, "num_classes must be 2 or more, found 1"),
+            ({"size": (32, 32, 3)}, r"two numbers, or one for both, found \(32, 32, 3\)"),
+            ({"init": "polar"}, "unknown init 'polar', expected haar or identity"),
             ({"in_channels": 0}, "in_channels must be 1 or more, found 0"),
             ({"width": 2}, "out_channels must be at least in_channels = 3, found 2"),
         ],
@@ -162,7 +165,7 @@ class TestOptions:
             ImageClassifier(**options)
 
     def test_refuses_images_of_another_size_and_names_both(self):
-        with pytest.raises(ValueError, match=r"images must be 1 x 6 x 5 .* found 1 x 5 x 6"):
+        with pytest.raises(ValueError, match=r"images must be \(B, 1, 6, 5\), found \(2, 1, 5, 6\): set in_channels"):
             ImageClassifier(**SMALL)(torch.zeros(2, 1, 5, 6))
 
     def test_refuses_classes_beyond_its_own(self):

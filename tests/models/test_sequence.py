@@ -1,9 +1,12 @@
+from typing import get_args
+
 import pytest
 import torch
 from lightning.pytorch import Trainer
 
 from projunn_lightning import AddingProblem, CopyingMemory, ProjUNN, SequenceModel
 from projunn_lightning.functional import unitarity_error
+from projunn_lightning.nn.cells import Cell
 
 
 def trainer(*callbacks, **options):
@@ -133,3 +136,21 @@ def test_learns_to_copy(complex):
     assert result["test/loss"] < 0.2 * data.baseline_loss
     assert result["test/accuracy"] > 0.95
     assert unitarity_error(model.rnn.weight_hh_l0) < 1e-5
+
+
+class TestCells:
+    @pytest.mark.parametrize("cell", get_args(Cell))
+    def test_every_cell_trains_on_a_task(self, cell):
+        model = SequenceModel(6, 5, 16, cell=cell, complex=cell == "urnn", ignore_index=4, learning_rate=3e-3)
+        data = CopyingMemory(2, 2, 4, batch_size=32, train_size=1600, val_size=64, test_size=256)
+        callbacks = [ProjUNN(lr_divider=8)] if cell == "projunn" else []
+        fit = trainer(*callbacks, max_epochs=2)
+        fit.fit(model, datamodule=data)
+        (result,) = fit.test(model, datamodule=data, verbose=False)
+        assert result["test/loss"] < 1.1 * data.baseline_loss
+        assert SequenceModel(**model.hparams).hparams == model.hparams
+
+    def test_options_reach_the_cell(self):
+        model = SequenceModel(3, 2, 8, cell="ornn", capacity=3, nonlinearity="relu")
+        assert model.rnn.nonlinearity == "relu"
+        assert model.rnn.maps[0].shape == (8, 3)

@@ -1,0 +1,77 @@
+"""What the LightningModules of classification and regression share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torchmetrics import MeanAbsoluteError, Metric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+
+
+class Supervised(LightningModule):
+    """Steps and metrics on batches (input, target); subclasses give ``forward`` and :meth:`loss`.
+
+    It logs ``train/``, ``val/`` and ``test/`` ``loss`` and ``accuracy`` or ``mae``. Without an optimizer from the
+    command line it trains by RMSprop.
+
+    Args:
+        learning_rate: of the default optimizer.
+        num_classes: classes, for the accuracy; None for regression.
+        ignore_index: a class left out of the accuracy.
+    """
+
+    def __init__(self, learning_rate: float, num_classes: int | None, ignore_index: int | None = None) -> None:
+        super().__init__()
+        self.learning_rate = learning_rate
+        # The loss refuses what is no class; torchmetrics' own check would wait for the device at every step.
+        metrics: dict[str, Metric | MetricCollection] = (
+            {"mae": MeanAbsoluteError()}
+            if num_classes is None
+            else {
+                "accuracy": MulticlassAccuracy(
+                    num_classes, average="micro", ignore_index=ignore_index, validate_args=False
+                )
+            }
+        )
+        self.train_metrics = MetricCollection(metrics, prefix="train/")
+        self.val_metrics = self.train_metrics.clone(prefix="val/")
+        self.test_metrics = self.train_metrics.clone(prefix="test/")
+
+    @abstractmethod
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """The loss of a batch, a scalar.
+
+        Raises:
+            ValueError: if the target does not fit the output.
+        """
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        return self._step(batch, "train")
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._step(batch, "val")
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._step(batch, "test")
+
+    def _step(self, batch: tuple[Tensor, Tensor], stage: str) -> Tensor:
+        input, target = batch
+        output = self(input)
+        loss = self.loss(output, target)
+        metrics: MetricCollection = getattr(self, f"{stage}_metrics")
+        if target.ndim < output.ndim:  # classes, of steps or of whole inputs
+            metrics(output.detach().flatten(0, -2), target.flatten())
+        else:
+            metrics(output.detach(), target)
+        training = stage == "train"
+        self.log(f"{stage}/loss", loss, prog_bar=True, sync_dist=not training, batch_size=len(input))
+        self.log_dict(metrics, on_step=training, on_epoch=not training, batch_size=len(input))
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """RMSprop, where the command line or a subclass asks for no other optimizer."""
+        return torch.optim.RMSprop(self.parameters(), lr=self.learning_rate)

@@ -1,0 +1,185 @@
+"""The Elman recurrence that all recurrent layers with a unitary matrix share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, Self, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from projunn_lightning._checks import at_least
+from projunn_lightning.functional import modrelu, recurrence
+from projunn_lightning.nn._precision import taking_complex_along
+
+Nonlinearity = Literal["modrelu", "relu", "tanh", "identity"]
+
+
+class ElmanRNN(nn.Module, ABC):
+    r"""``h_t = f(W_ih x_t + W_hh h_(t-1))``, called and shaped like :class:`torch.nn.RNN`.
+
+    Subclasses hold the recurrent matrices and give them by :meth:`recurrent_weight`; everything else is here: the
+    parameters ``weight_ih_l*`` ``(N, I)``, Xavier-initialised, and ``bias_l*`` ``(N)``, zero-initialised (modReLU's is
+    real), and the run over a sequence.
+
+    Args:
+        input_size: features of the input, I.
+        hidden_size: features of the state, N.
+        num_layers: layers, L; each reads the states of the one below.
+        nonlinearity: f: ``"modrelu"``, ``"relu"``, ``"tanh"`` or ``"identity"``. Of a complex state ``"relu"`` and
+            ``"tanh"`` take the real and the imaginary part on their own.
+        bias: whether f has a bias: inside modReLU it is the threshold, elsewhere it is added to the input.
+        batch_first: input and output are ``(B, T, I)`` and ``(B, T, N)``, otherwise ``(T, B, I)`` and ``(T, B, N)``.
+        dropout: probability of dropping an output of each layer but the last.
+        dtype: float32, float64, complex64 or complex128.
+        device: of the parameters.
+
+    Raises:
+        ValueError: if a size or option is out of range.
+    """
+
+    weight_ih_l0: Tensor
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        *,
+        nonlinearity: Nonlinearity,
+        bias: bool,
+        batch_first: bool,
+        dropout: float,
+        dtype: torch.dtype,
+        device: torch.device | str | None,
+    ) -> None:
+        super().__init__()
+        _check_options(input_size, hidden_size, num_layers, nonlinearity, bias, dropout)
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.nonlinearity = nonlinearity
+        self.bias = bias
+        self.batch_first = batch_first
+        self.dropout = dropout
+        real = torch.empty((), dtype=dtype).real.dtype
+        for layer in range(num_layers):
+            inputs = hidden_size if layer else input_size
+            weight_ih = torch.empty(hidden_size, inputs, dtype=dtype, device=device)
+            self.register_parameter(f"weight_ih_l{layer}", nn.Parameter(weight_ih))
+            if bias:
+                zeros = torch.zeros(hidden_size, dtype=real if nonlinearity == "modrelu" else dtype, device=device)
+                self.register_parameter(f"bias_l{layer}", nn.Parameter(zeros))
+        ElmanRNN.reset_parameters(self)
+
+    @abstractmethod
+    def recurrent_weight(self, layer: int) -> Tensor:
+        """W_hh of a layer, ``(N, N)``, as its parameters make it now."""
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew."""
+        for layer in range(self.num_layers):
+            weight_ih = getattr(self, f"weight_ih_l{layer}")
+            if weight_ih.is_complex():  # real and imaginary part share the variance
+                nn.init.xavier_normal_(weight_ih.data.real, gain=0.5**0.5)
+                nn.init.xavier_normal_(weight_ih.data.imag, gain=0.5**0.5)
+            else:
+                nn.init.xavier_normal_(weight_ih)
+            if self.bias:
+                nn.init.zeros_(getattr(self, f"bias_l{layer}"))
+
+    def forward(self, input: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Run a batch of sequences, or one without its batch dimension.
+
+        Args:
+            input: ``(B, T, I)`` (``(T, B, I)`` without ``batch_first``) or ``(T, I)``; a real input of a complex
+                module is taken as complex.
+            state: the initial state, ``(L, B, N)`` or ``(L, N)``; zeros if None.
+
+        Returns:
+            The states of the last layer, shaped as the input with N features, and the final state of every layer,
+            shaped as ``state``.
+
+        Raises:
+            ValueError: if a shape does not fit.
+        """
+        self._check_shapes(input, state)
+        batched = input.ndim == 3
+        x = input if batched else input.unsqueeze(1)
+        if batched and self.batch_first:
+            x = x.transpose(0, 1)
+        x = x.to(self.weight_ih_l0.dtype)
+        if state is None:
+            states = x.new_zeros(self.num_layers, x.shape[1], self.hidden_size)
+        else:
+            states = (state if batched else state.unsqueeze(1)).to(x.dtype)
+        finals = []
+        for layer, initial in enumerate(states.unbind(0)):
+            x = self._run_layer(layer, x, initial)
+            finals.append(x[-1])
+            if self.dropout and layer < self.num_layers - 1:
+                x = x * F.dropout(torch.ones_like(x.real), self.dropout, self.training)  # one mask for both parts
+        final = torch.stack(finals)
+        if not batched:
+            return x.squeeze(1), final.squeeze(1)
+        return (x.transpose(0, 1) if self.batch_first else x), final
+
+    def _run_layer(self, layer: int, x: Tensor, state: Tensor) -> Tensor:
+        """One layer over the whole sequence; its inputs are projected by a single matrix product."""
+        weight_ih, weight_hh = getattr(self, f"weight_ih_l{layer}"), self.recurrent_weight(layer)
+        bias = getattr(self, f"bias_l{layer}") if self.bias else None
+        if self.nonlinearity == "modrelu":
+            assert bias is not None
+            return recurrence(F.linear(x, weight_ih), state, weight_hh, partial(modrelu, bias=bias))
+        function = _elementwise(self.nonlinearity, complex=x.is_complex())
+        return recurrence(F.linear(x, weight_ih, bias), state, weight_hh, function)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        return super()._apply(taking_complex_along(fn), recurse)
+
+    def _check_shapes(self, input: Tensor, state: Tensor | None) -> None:
+        name = type(self).__name__
+        if not isinstance(input, Tensor):
+            raise TypeError(f"{name} takes a tensor, found {type(input).__name__}; pad packed sequences first")
+        if not self.weight_ih_l0.is_complex() and (input.is_complex() or (state is not None and state.is_complex())):
+            raise ValueError(f"input and state of a real {name} must be real; give it a complex dtype for complex ones")
+        order = "(B, T, I)" if self.batch_first else "(T, B, I)"
+        if input.ndim not in (2, 3) or input.shape[-1] != self.input_size:
+            raise ValueError(
+                f"input must be {order} or (T, I) with I = {self.input_size} features, found {tuple(input.shape)}"
+            )
+        if input.shape[-2 if input.ndim == 2 or self.batch_first else 0] == 0:
+            raise ValueError(f"input must have at least one time step, found {tuple(input.shape)}")
+        batch = () if input.ndim == 2 else (input.shape[0 if self.batch_first else 1],)
+        expected = (self.num_layers, *batch, self.hidden_size)
+        if state is not None and state.shape != expected:
+            raise ValueError(f"the initial state must have shape {expected}, found {tuple(state.shape)}")
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}, nonlinearity={self.nonlinearity!r}, "
+            f"batch_first={self.batch_first}, dtype={self.weight_ih_l0.dtype}"
+        )
+
+
+def _elementwise(nonlinearity: str, *, complex: bool) -> Callable[[Tensor], Tensor]:
+    functions: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "tanh": torch.tanh, "identity": lambda z: z}
+    function = functions[nonlinearity]
+    if not complex or nonlinearity == "identity":
+        return function
+    return lambda z: torch.view_as_complex(function(torch.view_as_real(z)))
+
+
+def _check_options(
+    input_size: int, hidden_size: int, num_layers: int, nonlinearity: str, bias: bool, dropout: float
+) -> None:
+    at_least(1, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
+    if nonlinearity not in get_args(Nonlinearity):
+        raise ValueError(f"unknown nonlinearity {nonlinearity!r}, expected one of {', '.join(get_args(Nonlinearity))}")
+    if nonlinearity == "modrelu" and not bias:
+        raise ValueError("modReLU without its bias is the identity: pass nonlinearity='identity' or bias=True")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be in [0, 1), found {dropout}")
