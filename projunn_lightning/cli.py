@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from rich.console import Console
 
 from projunn_lightning import ProjUNN
+from projunn_lightning.compare import compare
 from projunn_lightning.constraint import declared
 
 
@@ -36,13 +37,13 @@ class ProjUNNCLI(LightningCLI):
         return trainer
 
     def before_fit(self) -> None:
-        """Check the constraint; a model that has none trains as it is: the unconstrained run to compare with."""
+        """Check the constraint; a model that has none trains as it is: a run to compare with."""
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
         method = next(callback for callback in callbacks if isinstance(callback, ProjUNN))
         if method.parameters is None and not declared(self.model):
             callbacks.remove(method)
             rank_zero_warn(
-                "no parameter is declared orthogonal and projunn.parameters is not set: the model trains unconstrained"
+                "no parameter is declared orthogonal, projunn.parameters is not set: the model trains without projUNN"
             )
         else:
             method.check(self.trainer, self.model)  # here, before a log folder is made for a run that cannot start
@@ -77,17 +78,11 @@ def main() -> None:
     sys.path.insert(0, os.getcwd())  # a config may name a class of the user's own, as under `python -m`
     _silence_what_a_user_cannot_act_on()
     try:
-        ProjUNNCLI(
-            LightningModule,
-            LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            seed_everything_default=0,
-            parser_kwargs={
-                "prog": "projunn",
-                "description": "Train networks with orthogonal and unitary weights by projUNN.",
-            },
-        )
+        if sys.argv[1:2] == ["compare"]:
+            arguments, sys.argv[1:] = sys.argv[2:], []  # LightningCLI warns where there are others than its own
+            compare(arguments)
+        else:
+            run_cli()
     except (ValueError, ModuleNotFoundError) as error:
         own = _raised_by_this_package(error)
         if own is None:
@@ -97,11 +92,31 @@ def main() -> None:
         sys.exit(2)
 
 
+def run_cli(arguments: list[str] | None = None, **options: Any) -> ProjUNNCLI:
+    """Run ``projunn fit``, ``validate``, ``test`` or ``predict`` on the given arguments, or those of ``sys.argv``."""
+    return ProjUNNCLI(
+        LightningModule,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        seed_everything_default=0,
+        parser_kwargs={
+            "prog": "projunn",
+            "description": "Train networks with orthogonal and unitary weights by projUNN. `projunn compare --help`: "
+            "several cells on one task, side by side.",
+        },
+        args=arguments,
+        **options,
+    )
+
+
 def _silence_what_a_user_cannot_act_on() -> None:
     # The models' own optimizer is a default; that the configured one replaces it is the point.
     warnings.filterwarnings("ignore", ".*configure_optimizers` will be overridden by.*")
     # Each run has a log folder of its own, also the one that tests another run's checkpoint.
     warnings.filterwarnings("ignore", "The dirpath has changed from.*")
+    # A comparison goes on where it was interrupted.
+    warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
     # Lightning 2.6 on torch 2.13.
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*", FutureWarning)
     # Advertisements for other products.

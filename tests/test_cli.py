@@ -164,9 +164,9 @@ class TestFit:
             assert unitarity_error(weight.reshape(chunks, n // chunks, p)).max() < 1e-6
 
     @pytest.mark.filterwarnings("default:no parameter is declared:UserWarning")
-    def test_a_model_with_nothing_to_constrain_trains_unconstrained_with_a_warning(self, capsys):
+    def test_a_model_with_nothing_to_constrain_trains_as_it_is_with_a_warning(self, capsys):
         args = ["--model", "own_models.OwnRNN", "--data", "AddingProblem", "--data.length", 4, "--data.train_size", 50]
-        with pytest.warns(UserWarning, match="the model trains unconstrained"):
+        with pytest.warns(UserWarning, match="the model trains without projUNN"):
             run(capsys, "fit", *args, "--optimizer", "SGD", "--optimizer.lr", 0.1, "--trainer.fast_dev_run", 1)
 
 
