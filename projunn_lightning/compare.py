@@ -141,8 +141,10 @@ def _trained(cell: str, configs: list[Path], output: Path, fit: list[str], check
         "unitarity error": _unitarity_error(cli.model),
     }
     if isinstance(cli.trainer.logger, TensorBoardLogger):
-        numbers = {name: value for name, value in result.items() if isinstance(value, (int, float))}
-        cli.trainer.logger.log_hyperparams(dict(cli.model.hparams) | {"cell": cell}, numbers)
+        metrics = {name: value for name, value in result.items() if isinstance(value, (int, float))}
+        options = {name: value for name, value in cli.model.hparams.items() if not name.startswith("_")}
+        options |= {"cell": cell, "learning_rate": cli.trainer.optimizers[0].param_groups[0]["lr"]}
+        cli.trainer.logger.log_hyperparams(options, metrics)
         cli.trainer.logger.save()
     return result
 

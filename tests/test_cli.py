@@ -129,7 +129,8 @@ class TestFit:
         for config in CONFIGS:
             header = [line for line in config.read_text().splitlines() if line.startswith("#")]
             assert any(line.startswith(f"#   projunn fit --config configs/{config.name}") for line in header)
-            assert any(word in " ".join(header) for word in ("Expect:", "Measured")), config.name
+            expected = ("Expect:", "Measured", "Published", "ends at")
+            assert any(word in " ".join(header) for word in expected), config.name
 
     @pytest.mark.parametrize(
         ("name", "patterns", "names"),
