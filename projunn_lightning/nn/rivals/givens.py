@@ -29,7 +29,8 @@ class GivensLayers(nn.Module):
     angles of D.
 
     Raises:
-        ValueError: if the capacity is below 1, or ``"fft"`` is given one or a size that is no power of 2.
+        ValueError: if the size is below 2 or the capacity below 1, or ``"fft"`` is given a capacity or a size that is no
+            power of 2.
 
     Source: Jing et al. 2017, "Tunable efficient unitary neural networks (EUNN)", arXiv 1612.05231.
     """
@@ -48,6 +49,7 @@ class GivensLayers(nn.Module):
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
+        at_least(2, hidden_size=size)
         self.size = size
         layers = _fft_pairs(size, capacity) if style == "fft" else _neighbours(size, capacity)
         # Each layer is one gather: coordinate i becomes c_i x_i + s_i x_(partner of i).

@@ -82,6 +82,7 @@ def test_learns_a_random_unitary_matrix_of_size_8():
     [
         ((6, "fft"), "power of 2, found 6"),
         ((8, "fft", 2), "log2 N layers; leave out capacity, found 2"),
+        ((1,), "hidden_size must be 2 or more, found 1"),
         ((8, "tunable", 0), "capacity must be 1 or more, found 0"),
     ],
 )
