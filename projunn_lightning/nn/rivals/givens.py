@@ -31,6 +31,7 @@ class GivensLayers(nn.Module):
     Raises:
         ValueError: if the size is below 2 or the capacity below 1, or ``"fft"`` is given a capacity or a size that is no
             power of 2.
+            power of 2.
 
     Source: Jing et al. 2017, "Tunable efficient unitary neural networks (EUNN)", arXiv 1612.05231.
     """
