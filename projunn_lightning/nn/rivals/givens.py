@@ -29,9 +29,8 @@ class GivensLayers(nn.Module):
     angles of D.
 
     Raises:
-        ValueError: if the size is below 2 or the capacity below 1, or ``"fft"`` is given a capacity or a size that is no
-            power of 2.
-            power of 2.
+        ValueError: if the size is below 2 or the capacity below 1, or ``"fft"`` is given a capacity, or a size that is
+            no power of 2.
 
     Source: Jing et al. 2017, "Tunable efficient unitary neural networks (EUNN)", arXiv 1612.05231.
     """
