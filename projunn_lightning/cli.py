@@ -12,7 +12,7 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from rich.console import Console
@@ -20,6 +20,14 @@ from rich.console import Console
 from projunn_lightning import ProjUNN
 from projunn_lightning.compare import compare
 from projunn_lightning.constraint import declared
+
+
+class SaveConfig(SaveConfigCallback):
+    """Saves the configuration beside the logs; without a logger, where it would go to the working folder, nowhere."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if trainer.loggers:
+            super().setup(trainer, pl_module, stage)
 
 
 class ProjUNNCLI(LightningCLI):
@@ -100,6 +108,7 @@ def run_cli(arguments: list[str] | None = None, **options: Any) -> ProjUNNCLI:
         subclass_mode_model=True,
         subclass_mode_data=True,
         seed_everything_default=0,
+        save_config_callback=SaveConfig,
         parser_kwargs={
             "prog": "projunn",
             "description": "Train networks with orthogonal and unitary weights by projUNN. `projunn compare --help`: "
