@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -96,7 +97,7 @@ def compare(arguments: list[str]) -> None:
 def result_of(cell: str, folder: Path, output: Path, fit: list[str]) -> dict[str, Any]:
     """The row of a cell: of an earlier run where there is one, otherwise trained now."""
     configs = [folder / "task.yaml", folder / f"{cell}.yaml"]
-    settings = {"configs": [path.read_text() for path in configs], "fit": fit}
+    settings = {"configs": [yaml.safe_load(path.read_text()) for path in configs], "fit": fit}  # not their comments
     home = output / cell
     begun, done, last = home / "settings.json", home / "result.json", home / "checkpoints" / "last.ckpt"
     if begun.exists() and json.loads(begun.read_text()) != settings:
