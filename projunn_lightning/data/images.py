@@ -14,7 +14,6 @@ from projunn_lightning.data.digits import rendered_digits
 RENDERED = "rendered-digits"
 SPLITS = ("train", "test")
 
-
 DECODING = 1
 """To be raised when :func:`_decode` changes: `datasets` keeps what it made under the function's name and arguments."""
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from projunn_lightning._checks import at_least, pair
-from projunn_lightning.models.supervised import Supervised
+from projunn_lightning.models.supervised import Supervised, cross_entropy
 from projunn_lightning.nn.cnn import PlainCNN, ResNet9
 from projunn_lightning.nn.orthogonal_conv import Init, OrthogonalConv2d
 
@@ -93,16 +92,9 @@ class ImageClassifier(Supervised):
             loss = loss + self.locality * penalty
         return loss
 
-    def predict_step(self, batch: Tensor | tuple[Tensor, ...], batch_idx: int) -> Tensor:
-        """Predicted classes ``(B,)`` of a batch of images, with or without classes beside them."""
-        return self(batch if isinstance(batch, Tensor) else batch[0]).argmax(-1)
-
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy."""
-        try:
-            return F.cross_entropy(output, target)
-        except IndexError as error:
-            raise ValueError(f"a target is no class below num_classes = {output.shape[-1]}: {error}") from None
+        return cross_entropy(output, target, "num_classes")
 
 
 def _network(

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from projunn_lightning.constraint import Init
-from projunn_lightning.models.supervised import Supervised
+from projunn_lightning.models.supervised import Supervised, cross_entropy
 from projunn_lightning.nn.cells import Cell, make_cell
 from projunn_lightning.nn.elman import Nonlinearity
 
@@ -111,15 +111,7 @@ class SequenceModel(Supervised):
             )
         if self.task == "regression":
             return F.mse_loss(output, target)
-        try:
-            return F.cross_entropy(output.flatten(0, -2), target.flatten())
-        except IndexError as error:
-            raise ValueError(f"a target is no class below output_size = {output.shape[-1]}: {error}") from None
-
-    def predict_step(self, batch: Tensor | tuple[Tensor, ...], batch_idx: int) -> Tensor:
-        """Predicted classes or values of a batch of inputs, with or without targets beside them."""
-        output = self(batch if isinstance(batch, Tensor) else batch[0])
-        return output.argmax(-1) if self.task == "classification" else output
+        return cross_entropy(output, target, "output_size")
 
 
 def _check_choices(task: str, output: str, output_size: int) -> None:

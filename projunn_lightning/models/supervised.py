@@ -6,6 +6,7 @@ from abc import abstractmethod
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torchmetrics import MeanAbsoluteError, Metric, MetricCollection
@@ -27,6 +28,7 @@ class Supervised(LightningModule):
     def __init__(self, learning_rate: float, num_classes: int | None, ignore_index: int | None = None) -> None:
         super().__init__()
         self.learning_rate = learning_rate
+        self.num_classes = num_classes
         # The loss refuses what is no class; torchmetrics' own check would wait for the device at every step.
         metrics: dict[str, Metric | MetricCollection] = (
             {"mae": MeanAbsoluteError()}
@@ -58,6 +60,11 @@ class Supervised(LightningModule):
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._step(batch, "test")
 
+    def predict_step(self, batch: Tensor | tuple[Tensor, ...], batch_idx: int) -> Tensor:
+        """Predicted classes or values of a batch of inputs, with or without targets beside them."""
+        output = self(batch if isinstance(batch, Tensor) else batch[0])
+        return output if self.num_classes is None else output.argmax(-1)
+
     def _step(self, batch: tuple[Tensor, Tensor], stage: str) -> Tensor:
         input, target = batch
         output = self(input)
@@ -75,3 +82,15 @@ class Supervised(LightningModule):
     def configure_optimizers(self) -> Any:
         """RMSprop, where the command line or a subclass asks for no other optimizer."""
         return torch.optim.RMSprop(self.parameters(), lr=self.learning_rate)
+
+
+def cross_entropy(output: Tensor, target: Tensor, option: str) -> Tensor:
+    """Cross-entropy of logits ``(*, C)`` and classes ``(*)``, averaged.
+
+    Raises:
+        ValueError: if a class is not below C, which the model calls ``option``.
+    """
+    try:
+        return F.cross_entropy(output.flatten(0, -2), target.flatten())
+    except IndexError as error:
+        raise ValueError(f"a target is no class below {option} = {output.shape[-1]}: {error}") from None
