@@ -3,26 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from projunn_lightning.functional._scan import scan
+from projunn_lightning.functional.modrelu import modrelu
 
-def recurrence(drive: Tensor, state: Tensor, weight: Tensor, nonlinearity: Callable[[Tensor], Tensor]) -> Tensor:
-    """``h_t = f(x_t + W h_(t-1))`` for t = 1 .. T, with ``x_t`` the projected inputs.
+Nonlinearity = Literal["modrelu", "relu", "tanh", "identity"]
+
+
+def recurrence(
+    input: Tensor,
+    state: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias: Tensor | None = None,
+    nonlinearity: Nonlinearity = "modrelu",
+) -> Tensor:
+    """``h_t = f(W_ih x_t + W_hh h_(t-1) + b)`` for t = 1 .. T; with modReLU b is inside f.
 
     Args:
-        drive: projected inputs x, ``(T, B, N)``.
+        input: x, ``(T, B, I)``.
         state: the initial state ``h_0``, ``(B, N)``.
-        weight: W, ``(N, N)``.
-        nonlinearity: f, elementwise.
+        weight_ih: ``(N, I)``.
+        weight_hh: ``(N, N)``.
+        bias: b, ``(N)``; modReLU needs one, which is real.
+        nonlinearity: f, ``"modrelu"``, ``"relu"``, ``"tanh"`` or ``"identity"``. Of complex numbers ``"relu"`` and
+            ``"tanh"`` take the real and the imaginary part on their own.
 
     Returns:
-        All states ``h_1 .. h_T``, ``(T, B, N)``.
+        All states ``h_1 .. h_T``, ``(T, B, N)``. They have a first derivative only.
+
+    It is one operator with its own backward pass. In a model that is being exported it is the loop written out, so that
+    the exported program consists of torch's operators alone.
     """
+    if torch.is_autocast_enabled(input.device.type) and not weight_hh.is_complex():
+        dtype = torch.get_autocast_dtype(input.device.type)
+        input, state, weight_ih, weight_hh = (x.to(dtype) for x in (input, state, weight_ih, weight_hh))
+        bias = None if bias is None else bias.to(dtype)
+    run = written_out if torch.compiler.is_exporting() else scan
+    return run(input, state, weight_ih, weight_hh, bias, nonlinearity)
+
+
+def written_out(
+    input: Tensor, state: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor | None, nonlinearity: str
+) -> Tensor:
+    """:func:`recurrence` as a loop."""
+    if nonlinearity == "modrelu":
+        assert bias is not None
+        drive, function = F.linear(input, weight_ih), _modrelu_of(bias)
+    else:
+        drive, function = F.linear(input, weight_ih, bias), _by_parts(nonlinearity)
     states = []
-    transposed = weight.mT
     for x in drive.unbind(0):
-        state = nonlinearity(torch.addmm(x, state, transposed))
+        state = function(torch.addmm(x, state, weight_hh.mT))
         states.append(state)
     return torch.stack(states)
+
+
+def _modrelu_of(bias: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda z: modrelu(z, bias)
+
+
+def _by_parts(nonlinearity: str) -> Callable[[Tensor], Tensor]:
+    functions: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "tanh": torch.tanh, "identity": lambda z: z}
+    function = functions[nonlinearity]
+    return lambda z: torch.view_as_complex(function(torch.view_as_real(z))) if z.is_complex() else function(z)

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from projunn_lightning.constraint import Init
+from projunn_lightning.functional.recurrence import Nonlinearity
 from projunn_lightning.models.supervised import Supervised, cross_entropy
 from projunn_lightning.nn.cells import Cell, make_cell
-from projunn_lightning.nn.elman import Nonlinearity
 
 
 class SequenceModel(Supervised):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from projunn_lightning.constraint import Init
-from projunn_lightning.nn.elman import Nonlinearity
+from projunn_lightning.functional.recurrence import Nonlinearity
 from projunn_lightning.nn.mapped_rnn import MappedRNN
 from projunn_lightning.nn.rivals import GivensLayers, Householder, PhasesReflectionsFourier, SkewMap
 from projunn_lightning.nn.unitary_rnn import UnitaryRNN

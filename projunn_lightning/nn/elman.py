@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from functools import partial
-from typing import Literal, Self, get_args
+from typing import Self, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from projunn_lightning._checks import at_least
-from projunn_lightning.functional import modrelu, recurrence
+from projunn_lightning.functional.recurrence import Nonlinearity, recurrence
 from projunn_lightning.nn._precision import taking_complex_along
-
-Nonlinearity = Literal["modrelu", "relu", "tanh", "identity"]
 
 
 class ElmanRNN(nn.Module, ABC):
@@ -61,7 +58,7 @@ class ElmanRNN(nn.Module, ABC):
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.num_layers = num_layers
-        self.nonlinearity = nonlinearity
+        self.nonlinearity: Nonlinearity = nonlinearity
         self.bias = bias
         self.batch_first = batch_first
         self.dropout = dropout
@@ -128,14 +125,8 @@ class ElmanRNN(nn.Module, ABC):
         return (x.transpose(0, 1) if self.batch_first else x), final
 
     def _run_layer(self, layer: int, x: Tensor, state: Tensor) -> Tensor:
-        """One layer over the whole sequence; its inputs are projected by a single matrix product."""
-        weight_ih, weight_hh = getattr(self, f"weight_ih_l{layer}"), self.recurrent_weight(layer)
-        bias = getattr(self, f"bias_l{layer}") if self.bias else None
-        if self.nonlinearity == "modrelu":
-            assert bias is not None
-            return recurrence(F.linear(x, weight_ih), state, weight_hh, partial(modrelu, bias=bias))
-        function = _elementwise(self.nonlinearity, complex=x.is_complex())
-        return recurrence(F.linear(x, weight_ih, bias), state, weight_hh, function)
+        weight_ih, bias = getattr(self, f"weight_ih_l{layer}"), getattr(self, f"bias_l{layer}") if self.bias else None
+        return recurrence(x, state, weight_ih, self.recurrent_weight(layer), bias, self.nonlinearity)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         return super()._apply(taking_complex_along(fn), recurse)
@@ -163,14 +154,6 @@ class ElmanRNN(nn.Module, ABC):
             f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}, nonlinearity={self.nonlinearity!r}, "
             f"batch_first={self.batch_first}, dtype={self.weight_ih_l0.dtype}"
         )
-
-
-def _elementwise(nonlinearity: str, *, complex: bool) -> Callable[[Tensor], Tensor]:
-    functions: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "tanh": torch.tanh, "identity": lambda z: z}
-    function = functions[nonlinearity]
-    if not complex or nonlinearity == "identity":
-        return function
-    return lambda z: torch.view_as_complex(function(torch.view_as_real(z)))
 
 
 def _check_options(

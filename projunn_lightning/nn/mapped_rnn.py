@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from projunn_lightning.nn.elman import ElmanRNN, Nonlinearity
+from projunn_lightning.functional.recurrence import Nonlinearity
+from projunn_lightning.nn.elman import ElmanRNN
 
 
 class MappedRNN(ElmanRNN):

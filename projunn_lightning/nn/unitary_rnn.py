@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from projunn_lightning.constraint import Init, orthogonal
-from projunn_lightning.nn.elman import ElmanRNN, Nonlinearity
+from projunn_lightning.functional.recurrence import Nonlinearity
+from projunn_lightning.nn.elman import ElmanRNN
 
 
 class UnitaryRNN(ElmanRNN):

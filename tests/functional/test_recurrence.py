@@ -1,19 +1,128 @@
+import itertools
+
+import pytest
 import torch
+from torch import nn
 
-from projunn_lightning.functional import recurrence
+from projunn_lightning.functional import _scan, recurrence
+from projunn_lightning.functional.recurrence import written_out
 
-
-def test_is_the_recurrence_written_out():
-    drive, state, weight = torch.randn(3, 2, 4), torch.randn(2, 4), torch.randn(4, 4)
-    expected = []
-    for x in drive:
-        state_before = expected[-1] if expected else state
-        expected.append(torch.tanh(x + torch.einsum("ij,bj->bi", weight, state_before)))
-    torch.testing.assert_close(recurrence(drive, state, weight, torch.tanh), torch.stack(expected))
+NONLINEARITIES = ["modrelu", "relu", "tanh", "identity"]
+every_kind = pytest.mark.parametrize(
+    ("nonlinearity", "dtype"), list(itertools.product(NONLINEARITIES, [torch.float64, torch.complex128])), ids=str
+)
 
 
-def test_gradcheck_real_and_complex():
-    for dtype in (torch.float64, torch.complex128):
-        shapes = ((3, 2, 4), (2, 4), (4, 4))
-        inputs = [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
-        assert torch.autograd.gradcheck(lambda x, h, w: recurrence(x, h, w, torch.sin), inputs)
+def arguments(nonlinearity="modrelu", dtype=torch.float64, *, time=7, batch=3, inputs=2, size=5, bias=True):
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"input": (time, batch, inputs), "state": (batch, size), "ih": (size, inputs), "hh": (size, size)}
+    tensors = [torch.randn(shape, dtype=dtype, generator=generator) for shape in shapes.values()]
+    tensors[-1] = torch.linalg.qr(tensors[-1]).Q
+    real = dtype.to_real() if nonlinearity == "modrelu" else dtype
+    tensors.append(0.3 * torch.randn(size, dtype=real, generator=generator) if bias else None)
+    return [tensor if tensor is None else tensor.requires_grad_() for tensor in tensors]
+
+
+def gradients(run, tensors, nonlinearity, grad):
+    output = run(*tensors, nonlinearity)
+    return output, *torch.autograd.grad(output, [t for t in tensors if t is not None and t.requires_grad], grad)
+
+
+@every_kind
+class TestIsTheLoopWrittenOut:
+    def compare(self, tensors, nonlinearity, grad=None):
+        grad = torch.randn_like(recurrence(*tensors, nonlinearity)) if grad is None else grad
+        fast, plain = (gradients(run, tensors, nonlinearity, grad) for run in (recurrence, written_out))
+        torch.testing.assert_close(fast, plain, rtol=1e-10, atol=1e-10)
+
+    def test_with_its_gradients(self, nonlinearity, dtype):
+        self.compare(arguments(nonlinearity, dtype), nonlinearity)
+
+    @pytest.mark.parametrize("length", [1, 2, 3])
+    def test_whatever_the_chunks_of_the_way_back(self, nonlinearity, dtype, length, monkeypatch):
+        monkeypatch.setattr(_scan, "CHUNK", length * 3 * 5)
+        self.compare(arguments(nonlinearity, dtype), nonlinearity)
+
+    def test_for_a_single_step(self, nonlinearity, dtype):
+        self.compare(arguments(nonlinearity, dtype, time=1, batch=1), nonlinearity)
+
+    def test_for_tensors_that_are_not_contiguous(self, nonlinearity, dtype):
+        input, state, ih, hh, bias = arguments(nonlinearity, dtype)
+        tensors = [input.detach().mT.contiguous().mT.requires_grad_(), state, ih, hh.detach().mT.requires_grad_(), bias]
+        assert not tensors[0].is_contiguous()
+        grad = torch.randn(5, 3, 7, dtype=dtype).permute(2, 1, 0)
+        self.compare(tensors, nonlinearity, grad)
+        self.compare(tensors, nonlinearity, grad[:1, :1, :1].expand(7, 3, 5))
+
+    def test_where_only_some_tensors_need_a_gradient(self, nonlinearity, dtype):
+        for needed in range(5):
+            tensors = arguments(nonlinearity, dtype)
+            for number, tensor in enumerate(tensors):
+                tensor.requires_grad_(number == needed)
+            self.compare(tensors, nonlinearity)
+
+    def test_where_states_are_zero(self, nonlinearity, dtype):
+        tensors = [tensor.detach().clone() for tensor in arguments(nonlinearity, dtype)]
+        tensors[0].zero_(), tensors[1].zero_()
+        tensors[4] = tensors[4].abs().to(tensors[4].dtype)
+        self.compare([tensor.requires_grad_() for tensor in tensors], nonlinearity)
+
+    def test_gradcheck(self, nonlinearity, dtype):
+        assert torch.autograd.gradcheck(
+            lambda *tensors: recurrence(*tensors, nonlinearity), arguments(nonlinearity, dtype)
+        )
+
+    def test_keeps_the_contract_of_an_operator(self, nonlinearity, dtype):
+        torch.library.opcheck(_scan.scan, (*arguments(nonlinearity, dtype), nonlinearity))
+
+    def test_compiles_in_one_piece(self, nonlinearity, dtype):
+        tensors = arguments(nonlinearity, dtype)
+        compiled = torch.compile(recurrence, backend="aot_eager", fullgraph=True)
+        grad = torch.randn(7, 3, 5, dtype=dtype)
+        fast, plain = (gradients(run, tensors, nonlinearity, grad) for run in (compiled, written_out))
+        torch.testing.assert_close(fast, plain, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("nonlinearity", NONLINEARITIES[1:])
+def test_has_no_bias_where_none_is_given(nonlinearity):
+    tensors = arguments(nonlinearity, bias=False)
+    fast, plain = (
+        gradients(run, tensors, nonlinearity, torch.ones(7, 3, 5).double()) for run in (recurrence, written_out)
+    )
+    torch.testing.assert_close(fast, plain)
+
+
+def test_says_that_it_has_no_second_derivative():
+    tensors = arguments()
+    (grad,) = torch.autograd.grad(recurrence(*tensors).square().sum(), tensors[0], create_graph=True)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        grad.sum().backward()
+
+
+def test_computes_in_the_dtype_of_autocast():
+    tensors = [tensor.detach().float().requires_grad_() for tensor in arguments()]
+    with torch.autocast("cpu", torch.bfloat16):
+        output = recurrence(*tensors)
+    assert output.dtype == torch.bfloat16
+    torch.testing.assert_close(output.float(), recurrence(*tensors), rtol=0.05, atol=0.05)
+    output.float().sum().backward()
+    assert all(tensor.grad.dtype == torch.float32 for tensor in tensors)
+
+
+def test_is_exported_as_torch_s_own_operators():
+    class Model(nn.Module):
+        def forward(self, *tensors):
+            return recurrence(*tensors)
+
+    tensors = tuple(tensor.detach() for tensor in arguments())
+    program = torch.export.export(Model(), tensors)
+    assert "projunn" not in str(program.graph)
+    torch.testing.assert_close(program.module()(*tensors), recurrence(*tensors))
+
+
+def test_saves_nothing_for_the_way_back_but_what_goes_in_and_out():
+    tensors = arguments(time=50)
+    sizes = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: (sizes.append(t.numel()), t)[1], lambda t: t):
+        output = recurrence(*tensors)
+    assert sum(sizes) == output.numel() + sum(tensor.numel() for tensor in tensors)

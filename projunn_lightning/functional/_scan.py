@@ -1,0 +1,159 @@
+"""The recurrence as one operator with a backward pass of its own.
+
+A loop under autograd keeps several tensors a time step and adds to the gradient of the weight T times. Here the forward
+pass turns the projected inputs into states where they lie, and the backward pass needs the states alone, as the
+derivative of each nonlinearity is a function of its value. It goes back in chunks of time steps that fit a cache, and
+each chunk ends with one product for the gradient of each weight.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CHUNK = 1 << 19
+"""Numbers in a chunk of the backward pass: 2 MB of float32, about a core's cache."""
+
+
+@torch.library.custom_op("projunn_lightning::scan", mutates_args=())
+def scan(
+    input: Tensor, state: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor | None, nonlinearity: str
+) -> Tensor:
+    """:func:`~projunn_lightning.functional.recurrence` for tensors of one dtype (modReLU's bias is real)."""
+    states = F.linear(input.contiguous(), weight_ih, None if nonlinearity == "modrelu" else bias)
+    transposed = weight_hh.mT
+    scratch = torch.empty_like(states[0].real)
+    for h in states.unbind(0):
+        h.addmm_(state, transposed)
+        _activate_(h, nonlinearity, bias, scratch)
+        state = h
+    return states
+
+
+@scan.register_fake
+def _(input, state, weight_ih, weight_hh, bias, nonlinearity):  # type: ignore[no-untyped-def]
+    return input.new_empty(*input.shape[:2], weight_hh.shape[0])
+
+
+@torch.library.custom_op("projunn_lightning::scan_backward", mutates_args=())
+def scan_backward(
+    grad: Tensor,
+    states: Tensor,
+    input: Tensor,
+    state: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias: Tensor | None,
+    nonlinearity: str,
+    needs_input: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of input (where it needs one), state, weight_ih, weight_hh and bias (where there is one)."""
+    length = max(1, CHUNK // states[0].numel())
+    conjugate = weight_hh.conj().resolve_conj()
+    grad_input = torch.empty_like(input, memory_format=torch.contiguous_format) if needs_input else input.new_empty(0)
+    grad_ih, grad_hh = torch.zeros_like(weight_ih), torch.zeros_like(weight_hh)  # conjugates, until the end
+    grad_bias = states.new_empty(0) if bias is None else torch.zeros_like(bias)
+    carry = torch.zeros_like(states[0])  # what the last state of a chunk gets from those after it
+    for start in reversed(range(0, len(states), length)):
+        h = states[start : start + length]
+        delta = grad[start : start + length].clone(memory_format=torch.contiguous_format)
+        delta[-1] += carry
+        _walk_back_(delta, conjugate, *_derivative(h, nonlinearity, bias))
+        carry = delta[0] @ conjugate
+        grad_hh.addmm_(delta[0].mH, states[start - 1] if start else state)
+        grad_hh.addmm_(delta[1:].flatten(0, 1).mH, h[:-1].flatten(0, 1))
+        flat, x = delta.flatten(0, 1), input[start : start + length].flatten(0, 1)
+        grad_ih.addmm_(flat.mH, x)
+        if needs_input:
+            torch.mm(flat, weight_ih.conj(), out=grad_input[start : start + length].flatten(0, 1))
+        if bias is not None:
+            radial = (h.sgn().conj() * delta).real if nonlinearity == "modrelu" else delta
+            grad_bias += radial.sum((0, 1))
+    return grad_input, carry, grad_ih.conj().resolve_conj(), grad_hh.conj().resolve_conj(), grad_bias
+
+
+@scan_backward.register_fake
+def _(grad, states, input, state, weight_ih, weight_hh, bias, nonlinearity, needs_input):  # type: ignore[no-untyped-def]
+    return (
+        input.new_empty(input.shape if needs_input else (0,)),
+        state.new_empty(state.shape),
+        weight_ih.new_empty(weight_ih.shape),
+        weight_hh.new_empty(weight_hh.shape),
+        states.new_empty(0) if bias is None else bias.new_empty(bias.shape),
+    )
+
+
+def _activate_(z: Tensor, nonlinearity: str, bias: Tensor | None, scratch: Tensor) -> None:
+    if nonlinearity == "modrelu":
+        assert bias is not None
+        torch.abs(z, out=scratch).add_(bias).relu_()
+        z.sgn_()
+        _parts(z).mul_(scratch[..., None] if z.is_complex() else scratch)
+    elif nonlinearity == "relu":
+        _parts(z).relu_()
+    elif nonlinearity == "tanh":
+        _parts(z).tanh_()
+
+
+def _derivative(h: Tensor, nonlinearity: str, bias: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """The derivative at the values h: its diagonal, of each real part, and what couples the two parts of a number.
+
+    Complex modReLU keeps the radial part of a gradient and scales the part along the circle by ``s = |h| / |z|``, where
+    ``|z| = |h| - b``: with the phase e as a vector the derivative is ``s I + (1 - s) e e^T``.
+    """
+    if nonlinearity == "relu":
+        return (_parts(h) > 0).to(h.real.dtype), None
+    if nonlinearity == "tanh":
+        return 1 - _parts(h).square(), None
+    if nonlinearity == "identity":
+        return None, None
+    if not h.is_complex():
+        return h.sgn().square(), None
+    assert bias is not None
+    modulus = h.abs()
+    before = modulus - bias
+    on = (modulus > 0) & (before > 0)
+    s = torch.where(on, modulus / before, 0)
+    e = torch.view_as_real(h.sgn())
+    rest = torch.where(on, 1 - s, 0)
+    return s[..., None] + rest[..., None] * e.square(), (rest * e[..., 0] * e[..., 1])[..., None]
+
+
+def _walk_back_(delta: Tensor, conjugate: Tensor, diagonal: Tensor | None, coupling: Tensor | None) -> None:
+    """Turn the gradients of a chunk's outputs into those of ``W_ih x + W_hh h``, from the last step to the first."""
+    after = None
+    for t in reversed(range(len(delta))):
+        now = delta[t]
+        if after is not None:
+            now.addmm_(after, conjugate)
+        parts = _parts(now)
+        if coupling is not None and diagonal is not None:
+            crossed = parts.flip(-1)
+            parts.mul_(diagonal[t]).addcmul_(coupling[t], crossed)
+        elif diagonal is not None:
+            parts.mul_(diagonal[t])
+        after = now
+
+
+def _parts(z: Tensor) -> Tensor:
+    """The real numbers of a tensor: itself, or its real and imaginary parts in a last dimension of 2."""
+    return torch.view_as_real(z) if z.is_complex() else z
+
+
+def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    *tensors, ctx.nonlinearity = inputs
+    ctx.save_for_backward(output, *tensors)
+
+
+def _backward(ctx, grad):  # type: ignore[no-untyped-def]
+    grads = scan_backward(grad, *ctx.saved_tensors, ctx.nonlinearity, ctx.needs_input_grad[0])
+    return *(g if needed else None for g, needed in zip(grads, ctx.needs_input_grad, strict=False)), None
+
+
+def _no_second_derivative(ctx, *grads):  # type: ignore[no-untyped-def]
+    raise RuntimeError("the recurrence has no second derivative; a gradient of its gradient cannot be taken")
+
+
+scan.register_autograd(_backward, setup_context=_save)
+scan_backward.register_autograd(_no_second_derivative)
