@@ -23,6 +23,7 @@ from projunn_lightning.constraint import (
     unitarity_errors,
 )
 from projunn_lightning.functional._random import generator_for
+from projunn_lightning.functional._thin import add_product
 from projunn_lightning.functional.retraction import VARIANTS, Variant, low_rank_change
 from projunn_lightning.functional.sampling import SAMPLERS, Sampler, rank_k
 from projunn_lightning.functional.unitarity import (
@@ -233,23 +234,35 @@ class Projector:
     def _project(self, weight: _Weight) -> None:
         parameter = self._parameter(weight)
         assert weight.before is not None
-        view = weight.constraint.matrices
-        before, update = view(weight.before), view(parameter - weight.before)
-        generator = self._generator(weight, parameter.device)
+        try:
+            parameter.sub_(weight.before)  # the update, where it lies
+            generator = self._generator(weight, parameter.device)
+            left, right = self._change(weight, parameter, generator)
+            target = weight.constraint.matrices(parameter)
+            changed = add_product(weight.constraint.matrices(weight.before), left, right, out=target)
+            if changed.data_ptr() != parameter.data_ptr():
+                parameter.copy_(changed.reshape(parameter.shape))
+        except BaseException:  # Ctrl-C among them
+            parameter.copy_(weight.before)
+            raise
+        weight.step += 1
+        if weight.step % CHECK_EVERY == 0:
+            self._correct_drift(weight, parameter, generator)
+
+    def _change(self, weight: _Weight, update: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        """L and R with W' = W + L R^H; zeros, and a count more, for an update that is not finite."""
+        assert weight.before is not None
+        before, update = (weight.constraint.matrices(tensor) for tensor in (weight.before, update))
         basis = self._warm_basis(weight, update, generator) if self.sampler == "subspace" else None
         a, b = rank_k(update, self.rank, self.sampler, generator=generator, basis=basis)
         left, right = low_rank_change(self.variant, before, a / self.lr_divider, b)
         # Anything not finite in the update shows in these thin factors; they are zeroed without asking the host.
         finite = torch.isfinite(left).all() & torch.isfinite(right).all()
-        left, right = torch.where(finite, left, 0), torch.where(finite, right, 0)
-        parameter.copy_((before + left @ right.mH).reshape(parameter.shape))
         weight.skipped = weight.skipped.to(finite.device) + ~finite
         if basis is not None:  # a zero or skipped update has no direction to remember
             moved = finite & (a != 0).any(dim=-1, keepdim=True).any(dim=-2, keepdim=True)
             weight.basis = torch.where(moved, b, basis)
-        weight.step += 1
-        if weight.step % CHECK_EVERY == 0:
-            self._correct_drift(weight, parameter, generator)
+        return torch.where(finite, left, 0), torch.where(finite, right, 0)
 
     def _warm_basis(self, weight: _Weight, update: Tensor, generator: Generator) -> Tensor:
         shape = (*update.shape[:-2], update.shape[-1], self.rank)

@@ -163,6 +163,21 @@ class TestTheUpdate:
         expected = ORACLES[variant](before, a @ b.mH / 4.0)
         torch.testing.assert_close(layer.weight.detach(), expected, atol=1e-12, rtol=0)
 
+    def test_an_interrupt_in_its_midst_leaves_the_weight_as_before_the_step(self, monkeypatch):
+        model = orthogonal(nn.Linear(6, 6))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        Projector(model).attach(optimizer)
+        before = model.weight.detach().clone()
+
+        def interrupt(*args):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("projunn_lightning.projector.low_rank_change", interrupt)
+        model(torch.ones(2, 6)).sum().backward()
+        with pytest.raises(KeyboardInterrupt):
+            optimizer.step()
+        assert torch.equal(model.weight, before)
+
     def test_leaves_other_parameters_to_the_optimizer(self):
         model, plain = (nn.Linear(4, 4) for _ in range(2))
         plain.load_state_dict(model.state_dict())

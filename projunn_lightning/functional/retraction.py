@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from projunn_lightning.functional._small import exp_minus_identity, identity, polar
+from projunn_lightning.functional._thin import add_product, times
 
 Factors = tuple[Tensor, Tensor]
 Variant = Literal["direct", "tangent", "cayley"]
@@ -96,7 +97,7 @@ def _retract(variant: Variant, weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
             f"found {tuple(a.shape)} and {tuple(b.shape)}"
         )
     left, right = low_rank_change(variant, weight, a, b)
-    return weight + left @ right.mH
+    return add_product(weight, left, right)
 
 
 def _tangent_factors(weight: Tensor, a: Tensor, b: Tensor) -> Factors:
@@ -113,9 +114,9 @@ def _rotation_factors(weight: Tensor, a: Tensor, b: Tensor, core: Callable[[Tens
     """L = Q core(S), R = W^H Q, where [a, c] = Q [T_a, T_c], so that A = Q S Q^H with the skew S of T_a T_c^H."""
     k = a.shape[-1]
     # Q has min(2 k, n) columns, which are orthonormal also where a and c are parallel or zero.
-    q, t = torch.linalg.qr(torch.cat([a, weight @ b], dim=-1))
+    q, t = torch.linalg.qr(torch.cat([a, times(weight, b)], dim=-1))
     x = t[..., :k] @ t[..., k:].mH
-    return q @ core(0.5 * (x - x.mH)), weight.mH @ q
+    return q @ core(0.5 * (x - x.mH)), times(weight.mH, q)
 
 
 def _direct_factors(weight: Tensor, a: Tensor, b: Tensor) -> Factors:
@@ -126,15 +127,17 @@ def _direct_factors(weight: Tensor, a: Tensor, b: Tensor) -> Factors:
     """
     k = a.shape[-1]
     n, p = weight.shape[-2:]
-    ahat = weight.mH @ a
+    ahat = times(weight.mH, a)
     q, t = torch.linalg.qr(torch.cat([b, ahat], dim=-1))
-    y = weight @ q
+    y = times(weight, q)
     tb_h = t[..., :k].mH
     inner = identity(q) + t[..., k:] @ tb_h
     if n == p:  # a square weight spans the whole space: what is left of a is rounding
         return y @ (polar(inner) - identity(q)), q
-    aperp = a - weight @ ahat
-    aperp = aperp - weight @ (weight.mH @ aperp)  # once more: of an a in the span of W the first leaves only rounding
+    aperp = a - times(weight, ahat)
+    aperp = aperp - times(
+        weight, times(weight.mH, aperp)
+    )  # once more: of an a in the span of W the first leaves only rounding
     basis, s = torch.linalg.qr(aperp)
     outer = polar(torch.cat([inner, s @ tb_h], dim=-2))
     m = q.shape[-1]

@@ -7,6 +7,8 @@ from typing import Literal, get_args
 import torch
 from torch import Generator, Tensor
 
+from projunn_lightning.functional._thin import times
+
 Sampler = Literal["lsi", "column", "svd", "subspace"]
 SAMPLERS: tuple[str, ...] = get_args(Sampler)
 
@@ -52,8 +54,8 @@ def rank_k(
     if sampler == "svd":
         return _truncated_svd(update, rank)
     if sampler == "lsi":
-        b = orthonormalise(update.mH @ _gaussian(update, n, rank, generator))
-        return update @ b, b
+        b = orthonormalise(times(update.mH, _gaussian(update, n, rank, generator)))
+        return times(update, b), b
     if sampler == "column":
         span = update.gather(-1, _drawn_columns(update, rank, generator))
     elif sampler == "subspace":
@@ -61,11 +63,11 @@ def rank_k(
             basis = _gaussian(update, p, rank, generator)
         elif basis.shape != (*update.shape[:-2], p, rank):
             raise ValueError(f"basis must have shape {(*update.shape[:-2], p, rank)}, found {tuple(basis.shape)}")
-        span = update @ basis
+        span = times(update, basis)
     else:
         raise ValueError(f"unknown sampler {sampler!r}, expected one of {', '.join(SAMPLERS)}")
     q = orthonormalise(span)
-    projected = update.mH @ q  # D ~ q q^H D = q projected^H
+    projected = times(update.mH, q)  # D ~ q q^H D = q projected^H
     b = orthonormalise(projected)
     return q @ (projected.mH @ b), b
 
