@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from projunn_lightning._checks import at_least, pair
 from projunn_lightning.constraint import orthogonal
+from projunn_lightning.functional._convolution import convolve, fill, sizes
 from projunn_lightning.nn._precision import taking_complex_along
 
 Init = Literal["haar", "identity"]
@@ -49,8 +50,6 @@ class OrthogonalConv2d(nn.Module):
     weight: Tensor | None
     weight_real: Tensor
     bias: Tensor | None
-    source: Tensor
-    conjugated: Tensor
 
     def __init__(
         self,
@@ -74,12 +73,10 @@ class OrthogonalConv2d(nn.Module):
         if dtype.is_complex:
             self._declare("weight", torch.empty(self.size[0] * self.size[1], *matrix, dtype=dtype, device=device), init)
         else:
-            source, conjugated, free, own = half_spectrum(*self.size)
-            self.register_buffer("source", source.to(device), persistent=False)
-            self.register_buffer("conjugated", conjugated.to(device), persistent=False)
+            inner, half, own = sizes(*self.size)
             self._declare("weight_real", torch.empty(own, *matrix, dtype=dtype, device=device), init)
-            if free:
-                stack = torch.empty(free, *matrix, dtype=dtype.to_complex(), device=device)
+            if inner + half:
+                stack = torch.empty(inner + half, *matrix, dtype=dtype.to_complex(), device=device)
                 self._declare("weight", stack, init)
             else:  # images of sides 1 and 2
                 self.register_parameter("weight", None)
@@ -93,7 +90,7 @@ class OrthogonalConv2d(nn.Module):
     @property
     def is_complex(self) -> bool:
         """Whether images, kernel and weights are complex."""
-        return "source" not in self._buffers
+        return "weight_real" not in self._parameters
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve images ``(B, in_channels, H, W)`` to ``(B, out_channels, ceil(H / stride), ceil(W / stride))``.
@@ -106,22 +103,26 @@ class OrthogonalConv2d(nn.Module):
                 f"input must be (B, {self.in_channels}, {self.size[0]}, {self.size[1]}), the size that this layer was "
                 f"built for, found {tuple(input.shape)}"
             )
-        spectrum = torch.fft.fft2(input) if self.is_complex else torch.fft.rfft2(input)
-        # (B, C, frequencies) to one matrix product a frequency, all in a batched call.
-        columns = spectrum.flatten(2).permute(2, 1, 0)
-        product = (self.spectrum() @ columns).permute(2, 1, 0).unflatten(2, spectrum.shape[-2:])
-        output = self._to_space(product)[..., :: self.stride, :: self.stride]
+        if self.is_complex:
+            columns = torch.fft.fft2(input).flatten(2).permute(2, 1, 0)  # to one matrix product a frequency
+            output = torch.fft.ifft2((self.spectrum() @ columns).permute(2, 1, 0).unflatten(2, self.size))
+        else:
+            output = convolve(input, self._complex_weight(), self.weight_real)
+        output = output[..., :: self.stride, :: self.stride]
         return output if self.bias is None else output + self.bias[:, None, None]
+
+    def _complex_weight(self) -> Tensor:
+        if self.weight is not None:
+            return self.weight
+        return self.weight_real.new_empty(0, *self.weight_real.shape[1:], dtype=self.weight_real.dtype.to_complex())
 
     def spectrum(self) -> Tensor:
         """The matrices of all frequencies, ``(H * W, out, in)``, or ``(H * (W // 2 + 1), out, in)`` for real images."""
+        weight = self._complex_weight()
         if self.is_complex:
-            assert self.weight is not None
-            return self.weight
-        own = self.weight_real.to(self.weight_real.dtype.to_complex())
-        stacks = own if self.weight is None else torch.cat([self.weight, own])
-        matrices = stacks[self.source]
-        return torch.where(self.conjugated[:, None, None], matrices.conj(), matrices)
+            return weight
+        inner = sizes(*self.size)[0]
+        return fill((weight[:inner], weight[inner:], self.weight_real), *self.size).transpose(0, 1).flatten(0, 1)
 
     def kernel(self) -> Tensor:
         """The spatial kernel, ``(out_channels, in_channels, H, W)``; entry (0, 0) acts on a pixel's own place.
@@ -166,33 +167,3 @@ class OrthogonalConv2d(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}, size={self.size}, stride={self.stride}"
-
-
-def half_spectrum(height: int, width: int) -> tuple[Tensor, Tensor, int, int]:
-    """How the half spectrum of a real kernel is filled from its free frequencies.
-
-    Returns:
-        For each of the ``height * (width // 2 + 1)`` frequencies of ``rfft2`` the index of its matrix, among the free
-        ones followed by the self-conjugate ones, and whether it is that matrix's conjugate; the number of free
-        frequencies and of self-conjugate ones.
-
-    >>> half_spectrum(3, 2)[2:]  # (1, 0) and (1, 1) are free, (2, .) their conjugates, (0, .) real
-    (2, 2)
-    """
-    columns = width // 2 + 1
-    free: dict[tuple[int, int], int] = {}
-    own: dict[tuple[int, int], int] = {}
-    for i in range(height):
-        for j in range(columns):
-            mirror = (-i % height, -j % width)
-            if mirror == (i, j):
-                own[i, j] = len(own)
-            elif mirror not in free:  # which it can be in the columns 0 and width / 2 only
-                free[i, j] = len(free)
-    source, conjugated = [], []
-    for i in range(height):
-        for j in range(columns):
-            mirror = (-i % height, -j % width)
-            conjugated.append((i, j) not in own and (i, j) not in free)
-            source.append(len(free) + own[i, j] if (i, j) in own else free[mirror if conjugated[-1] else (i, j)])
-    return torch.tensor(source), torch.tensor(conjugated), len(free), len(own)

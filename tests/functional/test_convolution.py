@@ -1,0 +1,66 @@
+import pytest
+import torch
+
+from projunn_lightning.functional._convolution import convolve, fill, sizes, split
+
+SIZES = [(4, 4), (5, 5), (4, 5), (5, 4), (6, 3), (1, 1), (2, 2), (1, 4), (3, 1), (2, 5)]
+every_size = pytest.mark.parametrize("size", SIZES, ids=str)
+
+
+def arguments(size, channels=(2, 3), batch=2):
+    inner, half, own = sizes(*size)
+    shape = channels[::-1]
+    weight = torch.randn(inner + half, *shape, dtype=torch.complex128)
+    weight_real = torch.randn(own, *shape, dtype=torch.float64)
+    input = torch.randn(batch, channels[0], *size, dtype=torch.float64)
+    return [tensor.requires_grad_() for tensor in (input, weight, weight_real)]
+
+
+def frequency_by_frequency(input, weight, weight_real):
+    """With a matrix for each frequency of the half spectrum, conjugates included."""
+    height, width = input.shape[-2:]
+    inner = sizes(height, width)[0]
+    spectrum = fill((weight[:inner], weight[inner:], weight_real), height, width)
+    product = torch.einsum("jhoi,bihj->bohj", spectrum, torch.fft.rfft2(input))
+    return torch.fft.irfft2(product, s=(height, width))
+
+
+@every_size
+def test_the_parts_of_a_real_spectrum_fill_it_again(size):
+    spectrum = torch.fft.rfft2(torch.randn(3, *size, dtype=torch.float64)).permute(2, 1, 0)
+    parts = split(spectrum, *size)
+    assert tuple(map(len, parts)) == sizes(*size)
+    torch.testing.assert_close(fill(parts, *size), spectrum)
+
+
+@every_size
+def test_is_the_product_frequency_by_frequency_with_its_gradients(size):
+    tensors = arguments(size)
+    fast, plain = convolve(*tensors), frequency_by_frequency(*tensors)
+    torch.testing.assert_close(fast, plain)
+    grad = torch.randn_like(fast)
+    torch.testing.assert_close(torch.autograd.grad(fast, tensors, grad), torch.autograd.grad(plain, tensors, grad))
+
+
+@every_size
+def test_gradcheck_and_second_derivatives(size):
+    tensors = arguments(size, channels=(1, 2), batch=1)
+    assert torch.autograd.gradcheck(convolve, tensors)
+    assert torch.autograd.gradgradcheck(convolve, tensors)
+
+
+def test_autocast_leaves_it_in_full_precision():
+    tensors = [t.detach().to(torch.complex64 if t.is_complex() else torch.float32) for t in arguments((4, 5))]
+    with torch.autocast("cpu", torch.bfloat16):
+        output = convolve(tensors[0].bfloat16(), *tensors[1:])
+    torch.testing.assert_close(output, convolve(tensors[0].bfloat16().float(), *tensors[1:]))
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated")  # torch's own, of its tracing
+def test_compiles_in_one_piece():
+    tensors = arguments((4, 5))
+    compiled = torch.compile(convolve, backend="aot_eager", fullgraph=True)
+    grad = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    torch.testing.assert_close(compiled(*tensors), convolve(*tensors))
+    gradients = [torch.autograd.grad(run(*tensors), tensors, grad) for run in (compiled, convolve)]
+    torch.testing.assert_close(*gradients)
