@@ -87,9 +87,13 @@ def _(grad, states, input, state, weight_ih, weight_hh, bias, nonlinearity, need
 def _activate_(z: Tensor, nonlinearity: str, bias: Tensor | None, scratch: Tensor) -> None:
     if nonlinearity == "modrelu":
         assert bias is not None
-        torch.abs(z, out=scratch).add_(bias).relu_()
-        z.sgn_()
-        _parts(z).mul_(scratch[..., None] if z.is_complex() else scratch)
+        torch.abs(z, out=scratch)
+        if z.is_complex():
+            scale = torch.add(scratch, bias).relu_()
+            z.mul_(scale.div_(scratch.clamp_min_(torch.finfo(scratch.dtype).tiny ** 0.5)))  # 0 for z = 0
+        else:
+            scratch.add_(bias).relu_()
+            z.sgn_().mul_(scratch)
     elif nonlinearity == "relu":
         _parts(z).relu_()
     elif nonlinearity == "tanh":

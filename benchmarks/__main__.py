@@ -1,0 +1,67 @@
+"""``python -m benchmarks [update growth linear rnn convolution lightning]``: time what the README claims, here."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import platform
+import warnings
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from benchmarks import layers, report, training, update
+from benchmarks.race import Race
+
+RACES: dict[str, Callable[[str], list[Race]]] = {
+    "update": update.updates,
+    "linear": layers.linear,
+    "rnn": lambda device: [layers.recurrence(device, size) for size in (170, 512)],
+    "convolution": lambda device: [layers.convolution(device)],
+    "lightning": lambda device: [training.overhead(device)],
+}
+ALL = [*RACES, "growth"]
+
+
+def main() -> None:
+    """Run the chosen benchmarks, print them, and write CSV files and a plot."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("which", nargs="*", metavar="which", help=f"some of {', '.join(ALL)} (all)")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"), help="folder of CSV files and plot")
+    parser.add_argument("--threads", type=int, help="of torch (its own choice)")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    options = parser.parse_args()
+    which = options.which or [*RACES, "growth"]
+    if unknown := set(which) - {*RACES, "growth"}:
+        parser.error(
+            f"unknown benchmark {', '.join(sorted(unknown))}, expected some of {', '.join([*RACES, 'growth'])}"
+        )
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    options.output.mkdir(parents=True, exist_ok=True)
+    console = Console()
+    name = torch.cuda.get_device_name() if options.device == "cuda" else platform.processor() or platform.machine()
+    console.print(f"torch {torch.__version__}, {name}, {torch.get_num_threads()} threads", highlight=False)
+    if missing := [package for package in ("pogo", "geotorch", "matplotlib") if not find_spec(package)]:
+        console.print(f"without {', '.join(missing)}: pip install -c constraints.txt -e '.[benchmarks]'")
+    for key in which:
+        if key == "growth":
+            times = update.growth(options.device)
+            report.show_growth(times, console)
+            report.write_growth(times, options.output / "growth.csv")
+            if find_spec("matplotlib"):
+                report.draw_growth(times, options.output / "growth.png")
+            continue
+        races = RACES[key](options.device)
+        for race in races:
+            report.show(race, console)
+        report.write(races, options.output / f"{key}.csv")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Whole training steps of a layer: forward, backward, optimizer and what keeps the weight orthogonal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+from benchmarks import textbook
+from benchmarks.race import Contestants, Race, race
+from projunn_lightning import Projector, orthogonal
+from projunn_lightning.functional.recurrence import written_out
+from projunn_lightning.nn import OrthogonalConv2d, UnitaryRNN
+
+
+def training_step(module: nn.Module, input: Tensor, *, constrained: bool = False) -> Callable[[], object]:
+    optimizer = torch.optim.SGD(module.parameters(), lr=1e-5)
+    if constrained:
+        Projector(module).attach(optimizer)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        output = module(input)
+        output = output[0] if isinstance(output, tuple) else output
+        output.square().sum().backward()  # the mean's updates would be denormal numbers in a matrix_exp
+        optimizer.step()
+
+    return step
+
+
+def linear(device: str, size: int = 2048, batch: int = 64) -> list[Race]:
+    """One linear layer, against parametrizations of it."""
+    input = torch.randn(batch, size, device=device)
+
+    def layer() -> nn.Linear:
+        return nn.Linear(size, size, bias=False, device=device)
+
+    def plain_and_ours() -> Contestants:
+        return {
+            "plain": training_step(layer(), input),
+            "projUNN": training_step(orthogonal(layer(), init="haar"), input, constrained=True),
+        }
+
+    def parametrized(name: str) -> Callable[[], object]:
+        return training_step(parametrizations.orthogonal(layer(), orthogonal_map=name), input)
+
+    slow = {"plain": training_step(layer(), input)}
+    slow |= {f"parametrizations.orthogonal, {name}": parametrized(name) for name in ("cayley", "matrix_exp")}
+    if find_spec("geotorch"):
+        import geotorch
+
+        constrained = layer()
+        geotorch.orthogonal(constrained, "weight")
+        slow["geotorch.orthogonal"] = training_step(constrained, input)
+    title = f"training step of a linear layer, N = {size}, batch {batch}, SGD"
+    return [
+        race(title, plain_and_ours(), reference="plain", rounds=30),
+        race(f"the same, rivals: {title}", slow, reference="plain", rounds=3),
+    ]
+
+
+def recurrence(device: str, size: int, time: int = 784, batch: int = 128) -> Race:
+    """Forward and backward over a pixel sequence."""
+    input = torch.randn(time, batch, 1, device=device)
+    grad = torch.randn(time, batch, size, device=device)
+    unitary = UnitaryRNN(1, size, nonlinearity="modrelu", batch_first=False, device=device)
+    torchs = nn.RNN(1, size, nonlinearity="relu", device=device)
+    state = torch.zeros(batch, size, device=device)
+    weight, buffer = unitary.weight_hh_l0.detach(), torch.empty(batch, size, device=device)
+
+    def products() -> None:
+        """T products each way, and the one for the gradient of the weight."""
+        for _ in range(2 * time):
+            torch.mm(state, weight, out=buffer)
+        grad.flatten(0, 1).mT @ grad.flatten(0, 1)
+
+    def loop() -> None:
+        parameters = (unitary.weight_ih_l0, unitary.weight_hh_l0, unitary.bias_l0)
+        written_out(input, state, *parameters, "modrelu").backward(grad)
+
+    contestants = {
+        "the matrix products alone": products,
+        "nn.RNN(relu)": lambda: torchs(input)[0].backward(grad),
+        "UnitaryRNN(modReLU)": lambda: unitary(input)[0].backward(grad),
+        "a loop under autograd": loop,
+    }
+    title = f"RNN, forward and backward, B = {batch}, T = {time}, N = {size}"
+    return race(title, contestants, reference="nn.RNN(relu)", rounds=7)
+
+
+class TextbookConvolution(nn.Module):
+    """A unitary matrix for each frequency of the half spectrum (whose real operator is not orthogonal)."""
+
+    def __init__(self, channels: int, size: int, device: str) -> None:
+        super().__init__()
+        stack = torch.randn(size, size // 2 + 1, channels, channels, dtype=torch.complex64, device=device)
+        self.weight = nn.Parameter(torch.linalg.qr(stack).Q)
+
+    def forward(self, input: Tensor) -> Tensor:
+        spectrum = torch.einsum("hwoi,bihw->bohw", self.weight, torch.fft.rfft2(input))
+        return torch.fft.irfft2(spectrum, s=input.shape[-2:])
+
+
+def textbook_step(layer: TextbookConvolution, input: Tensor) -> Callable[[], object]:
+    optimizer = torch.optim.SGD(layer.parameters(), lr=1e-5)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        layer(input).square().sum().backward()
+        before = layer.weight.detach().clone()
+        optimizer.step()
+        with torch.no_grad():
+            layer.weight.copy_(textbook.projunn_t(before, *textbook.rank_k(layer.weight - before, 1)))
+
+    return step
+
+
+def convolution(device: str, channels: int = 128, size: int = 16, batch: int = 32) -> Race:
+    """Training steps of an orthogonal convolution and of a plain one."""
+    input = torch.randn(batch, channels, size, size, device=device, requires_grad=True)
+    plain = nn.Conv2d(channels, channels, 3, padding=1, bias=False, device=device)
+    ours = OrthogonalConv2d(channels, channels, size, bias=False, device=device)
+    contestants = {
+        "plain 3 x 3": training_step(plain, input),
+        "OrthogonalConv2d": training_step(ours, input, constrained=True),
+        "textbook": textbook_step(TextbookConvolution(channels, size, device), input),
+    }
+    title = f"training step of a convolution, C = {channels}, {size} x {size}, B = {batch}, SGD"
+    return race(title, contestants, reference="plain 3 x 3")

@@ -1,0 +1,90 @@
+"""What Lightning, the callback and logging add to a training step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from benchmarks.race import Race
+from projunn_lightning import CopyingMemory, Projector, ProjUNN, SequenceModel
+
+STEPS = 40
+"""Of each turn; the first ones, in which the trainer sets itself up, are left out."""
+
+
+class Clock(Callback):
+    """Milliseconds from the start of one step to that of the next."""
+
+    def __init__(self) -> None:
+        self.starts: list[float] = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.starts.append(time.perf_counter())
+
+    def times(self) -> list[float]:
+        return intervals(self.starts)
+
+
+def intervals(starts: list[float]) -> list[float]:
+    steps = [1e3 * (end - start) for start, end in pairwise(starts)]
+    return steps[len(steps) // 4 :]
+
+
+def problem(device: str) -> tuple[SequenceModel, CopyingMemory]:
+    seed_everything(0, verbose=False)
+    data = CopyingMemory(delay=200, batch_size=128, train_size=128 * STEPS, val_size=128)
+    data.setup("fit")
+    return SequenceModel(10, 9, 190, nonlinearity="relu").to(device), data
+
+
+def bare(device: str) -> list[float]:
+    """The loop that one would write without Lightning."""
+    model, data = problem(device)
+    optimizer = torch.optim.RMSprop(model.parameters(), lr=7e-4)
+    Projector(model, lr_divider=32).attach(optimizer)
+    starts = []
+    for input, target in data.train_dataloader():
+        starts.append(time.perf_counter())
+        optimizer.zero_grad()
+        model.loss(model(input.to(device)), target.to(device)).backward()
+        optimizer.step()
+    return intervals(starts)
+
+
+def with_lightning(device: str) -> list[float]:
+    """``Trainer.fit`` with its default logging, to TensorBoard."""
+    model, data = problem(device)
+    model.learning_rate = 7e-4
+    clock = Clock()
+    with TemporaryDirectory() as folder:
+        trainer = Trainer(
+            accelerator="gpu" if device == "cuda" else "cpu",
+            devices=1,
+            max_epochs=1,
+            limit_val_batches=0,
+            logger=TensorBoardLogger(Path(folder)),
+            callbacks=[ProjUNN(lr_divider=32), clock],
+            enable_model_summary=False,
+            enable_checkpointing=False,
+        )
+        trainer.fit(model, data)
+    return clock.times()
+
+
+def overhead(device: str, rounds: int = 7) -> Race:
+    """Both in turn; the time of a turn is the mean of its steps, so that logging every 50th step has its share."""
+    turns: dict[str, Callable[[str], list[float]]] = {"bare loop": bare, "Lightning": with_lightning}
+    times: dict[str, list[float]] = {name: [] for name in turns}
+    for _ in range(rounds):
+        for name, turn in turns.items():
+            steps = turn(device)
+            times[name].append(sum(steps) / len(steps))
+    return Race("training step, copying T = 200, N = 190, B = 128, RMSprop", times, "bare loop")

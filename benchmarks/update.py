@@ -1,0 +1,120 @@
+"""The update of a constrained weight: sample at rank k and project, given the optimizer's update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import torch
+from torch import Generator, Tensor, nn
+
+from benchmarks import textbook
+from benchmarks.race import Contestants, Race, milliseconds, race
+from projunn_lightning.functional import rank_k
+from projunn_lightning.functional.init import haar_
+from projunn_lightning.functional.retraction import Variant, low_rank_change
+
+GROWTH = (1024, 2048, 4096, 8192)
+PATIENCE = 20_000
+"""Milliseconds: of a rival, no larger matrix is tried than one with which it takes a tenth of that."""
+
+
+def matrices(size: int, device: str) -> tuple[Tensor, Tensor]:
+    """A weight and an update of a small step: its operator norm is about 2e-3."""
+    generator = torch.Generator(device).manual_seed(0)
+    random = torch.randn(size, size, generator=generator, device=device)
+    weight = haar_(random.clone()) if size <= 2048 else random / size**0.5  # its cost does not depend on its values
+    return weight, 1e-3 / size**0.5 * torch.randn(size, size, generator=generator, device=device)
+
+
+def ours(weight: Tensor, update: Tensor, rank: int = 1, variant: Variant = "tangent") -> Callable[[], object]:
+    """As the Projector does it."""
+    generator = Generator(weight.device).manual_seed(0)
+
+    def step() -> None:
+        left, right = low_rank_change(variant, weight, *rank_k(update, rank, generator=generator))
+        weight.addmm_(left, right.mH)
+
+    return step
+
+
+def by_the_book(weight: Tensor, update: Tensor, rank: int, variant: str) -> Callable[[], object]:
+    project = textbook.projunn_d if variant == "direct" else textbook.projunn_t
+    return lambda: project(weight, *textbook.rank_k(update, rank))
+
+
+def bare(weight: Tensor, update: Tensor) -> Callable[[], object]:
+    return lambda: weight.add_(update)
+
+
+def matrix_exp(weight: Tensor, update: Tensor) -> Callable[[], object]:
+    return lambda: torch.matrix_exp(update - update.mT) @ weight
+
+
+def cayley(weight: Tensor, update: Tensor) -> Callable[[], object]:
+    eye = torch.eye(len(weight), device=weight.device)
+    half = 0.5 * (update - update.mT)
+    return lambda: torch.linalg.solve(eye - half, (eye + half) @ weight)
+
+
+def pogo(weight: Tensor, update: Tensor) -> Callable[[], object]:
+    from pogo import POGO, base
+
+    parameter = nn.Parameter(weight[None])
+    optimizer = POGO([parameter], base.SGD(), 1.0)
+
+    def step() -> None:
+        parameter.grad = update[None].clone()
+        optimizer.step()
+
+    return step
+
+
+def rivals(size: int, device: str) -> Contestants:
+    """What others do to a whole matrix."""
+    contestants = {
+        "one Cayley transform": cayley(*matrices(size, device)),
+        "one matrix_exp": matrix_exp(*matrices(size, device)),
+    }
+    if find_spec("pogo"):
+        contestants["POGO"] = pogo(*matrices(size, device))
+    return contestants
+
+
+def updates(device: str, size: int = 2048) -> list[Race]:
+    """One update by every method, and by ours at three ranks."""
+    contestants = {"W.add_": bare(*matrices(size, device))}
+    for variant in ("tangent", "direct", "cayley"):
+        contestants[f"projUNN, {variant}"] = ours(*matrices(size, device), variant=variant)
+    for variant in ("tangent", "direct"):
+        contestants[f"textbook, {variant}"] = by_the_book(*matrices(size, device), 1, variant)
+    slow = race(
+        f"the same at rank 1, O(N^3), N = {size}",
+        {"W.add_": bare(*matrices(size, device))} | rivals(size, device),
+        reference="W.add_",
+        rounds=3,
+    )
+    by_rank: Contestants = {}
+    for rank in (1, 4, 16):
+        by_rank[f"projUNN, k = {rank}"] = ours(*matrices(size, device), rank)
+        by_rank[f"textbook, k = {rank}"] = by_the_book(*matrices(size, device), rank, "tangent")
+    return [
+        race(f"rank-1 update, N = {size}", contestants, reference="W.add_"),
+        slow,
+        race(f"rank-k update along the tangent, N = {size}", by_rank, reference="projUNN, k = 1"),
+    ]
+
+
+def growth(device: str) -> dict[str, dict[int, float]]:
+    """Milliseconds (the fastest of some) of an update by method and N."""
+    times: dict[str, dict[int, float]] = {}
+    for size in GROWTH:
+        contestants = {"W.add_": bare(*matrices(size, device)), "projUNN, k = 1": ours(*matrices(size, device))}
+        contestants |= rivals(size, device)
+        for name, contestant in contestants.items():
+            before = list(times.setdefault(name, {}).values())
+            if before and before[-1] > PATIENCE / 10:
+                continue
+            first = milliseconds(contestant)
+            times[name][size] = min(milliseconds(contestant) for _ in range(max(1, min(15, int(2000 / first)))))
+    return times

@@ -1,0 +1,63 @@
+"""The benchmarks run, and time what they say; the timings themselves are no test."""
+
+import pytest
+import torch
+from oracles import ORACLES, random_update, random_weight
+
+from benchmarks import layers, report, textbook, update
+from benchmarks.race import Race, race
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+@pytest.mark.parametrize("variant", ["tangent", "direct"])
+def test_the_textbook_s_update_is_right(rank, dtype, variant):
+    weight = random_weight((4, 8, 8), dtype)
+    a, b = random_update((4, 8, 8), dtype, rank, 0.5)
+    project = {"tangent": textbook.projunn_t, "direct": textbook.projunn_d}[variant]
+    sampled = textbook.rank_k(a @ b.mH, rank)
+    torch.testing.assert_close(project(weight, *sampled), ORACLES[variant](weight, a @ b.mH))
+
+
+def test_an_update_is_timed_on_a_weight_that_it_moves_and_keeps_orthogonal():
+    weight, change = update.matrices(16, "cpu")
+    start, step = weight.clone(), update.ours(weight, change)
+    for _ in range(5):
+        step()
+    assert not torch.equal(weight, start)
+    assert (weight.mT @ weight - torch.eye(16)).abs().max() < 1e-5
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # what rivals import
+def test_every_race_runs_at_a_small_size():
+    races = [
+        *update.updates("cpu", size=16),
+        *layers.linear("cpu", size=8, batch=2),
+        layers.recurrence("cpu", 8, time=5, batch=2),
+        layers.convolution("cpu", channels=4, size=4, batch=2),
+    ]
+    for result in races:
+        assert all(len(times) >= 3 and min(times) > 0 for times in result.times.values())
+        assert result.ratio(result.reference) == 1
+
+
+def test_a_ratio_is_taken_round_by_round():
+    result = Race("", {"a": [1.0, 10.0, 3.0], "b": [2.0, 20.0, 9.0]}, "a")
+    assert result.ratio("b") == 2
+    assert result.ratio("a", to="b") == 0.5
+
+
+def test_contestants_take_turns():
+    calls = []
+    contestants = {name: lambda name=name: calls.append(name) for name in "ab"}
+    race("", contestants, reference="a", rounds=2)
+    assert "".join(calls) == "ab" * 3
+
+
+def test_the_slope_is_the_exponent():
+    assert report.slope({n: 3.0 * n**2 for n in (10, 20, 40)}) == pytest.approx(2)
+
+
+def test_writes_what_it_measured(tmp_path):
+    report.write([Race("title", {"a": [1.0, 3.0, 2.0]}, "a")], tmp_path / "race.csv")
+    assert (tmp_path / "race.csv").read_text().splitlines()[1] == "title,a,1.0,2.0,3.0,a,1.0"
