@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
@@ -22,32 +21,9 @@ from projunn_lightning.constraint import (
     matching,
     unitarity_errors,
 )
-from projunn_lightning.functional._random import generator_for
-from projunn_lightning.functional._thin import add_product
-from projunn_lightning.functional.retraction import VARIANTS, Variant, low_rank_change
-from projunn_lightning.functional.sampling import SAMPLERS, Sampler, rank_k
-from projunn_lightning.functional.unitarity import (
-    estimate_unitarity_error,
-    nearest_unitary,
-    newton_schulz,
-)
-
-CHECK_EVERY = 64
-"""Steps between two looks at the drift. Rounding adds about 1e-8 a step (float32), so a look comes in good time."""
-
-
-@dataclass
-class _Weight:
-    """A constrained parameter and what its updates leave behind."""
-
-    name: str
-    constraint: Constraint
-    declared: bool  # and so unitary since, where one chosen by a pattern still has to be made so
-    step: int = 0
-    reorthonormalisations: int = 0
-    skipped: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.long))
-    basis: Tensor | None = None  # of the last update, for the subspace sampler
-    before: Tensor | None = None  # the weight as it was before the optimizer's step
+from projunn_lightning.functional.retraction import Variant
+from projunn_lightning.functional.sampling import Sampler
+from projunn_lightning.update import Update, Weight
 
 
 class Projector:
@@ -98,21 +74,15 @@ class Projector:
         tolerance: float = 1e-5,
         seed: int = 0,
     ) -> None:
-        check_settings(rank, variant, sampler, lr_divider, tolerance)
+        self.update = Update(rank, variant, sampler, lr_divider, tolerance, seed)
         self.module = module
-        self.rank = rank
-        self.variant: Variant = variant
-        self.sampler: Sampler = sampler
-        self.lr_divider = lr_divider
-        self.tolerance = tolerance
-        self.seed = seed
         self._weights = self._choose(parameters)
-        self._stepping: dict[Optimizer, list[_Weight]] = {}
+        self._stepping: dict[Optimizer, list[Weight]] = {}
         self._handles: list[RemovableHandle] = []
 
     # ---- which parameters ----
 
-    def _choose(self, parameters: str | Iterable[str] | None) -> dict[str, _Weight]:
+    def _choose(self, parameters: str | Iterable[str] | None) -> dict[str, Weight]:
         patterns = [parameters] if isinstance(parameters, str) else list(parameters or ())
         old = declared(self.module)
         chosen = {**old, **matching(self.module, patterns)}
@@ -121,25 +91,25 @@ class Projector:
                 f"{type(self.module).__name__} has nothing to constrain: choose parameters by glob pattern, or declare "
                 "them with projunn_lightning.orthogonal(module, name)"
             )
-        distinct: dict[int, _Weight] = {}  # a tied weight is constrained once
+        distinct: dict[int, Weight] = {}  # a tied weight is constrained once
         for name, constraint in chosen.items():
             parameter = self.module.get_parameter(name)
             check(name, parameter, constraint)
             self._check_rank(name, parameter, constraint)
-            distinct.setdefault(id(parameter), _Weight(name, constraint, declared=name in old))
+            distinct.setdefault(id(parameter), Weight(name, constraint, declared=name in old))
         return {weight.name: weight for weight in distinct.values()}
 
     def _check_rank(self, name: str, parameter: Tensor, constraint: Constraint) -> None:
         n, p = constraint.matrices(parameter).shape[-2:]
-        if self.rank > min(n, p):
-            raise ConstraintError(f"rank {self.rank} is above min(n, p) = {min(n, p)} of {name} ({n} x {p})")
+        if self.update.rank > min(n, p):
+            raise ConstraintError(f"rank {self.update.rank} is above min(n, p) = {min(n, p)} of {name} ({n} x {p})")
 
     @property
     def constraints(self) -> dict[str, Constraint]:
         """The constraint of each constrained parameter, by name."""
         return {weight.name: weight.constraint for weight in self._weights.values()}
 
-    def _parameter(self, weight: _Weight) -> Tensor:
+    def _parameter(self, weight: Weight) -> Tensor:
         # Looked up anew each time: a strategy may have replaced the parameter object.
         return self.module.get_parameter(weight.name)
 
@@ -184,18 +154,18 @@ class Projector:
         for weight in self._weights.values():
             weight.before = None
 
-    def _held_by(self, groups: list[dict[str, Any]]) -> list[_Weight]:
+    def _held_by(self, groups: list[dict[str, Any]]) -> list[Weight]:
         ids = {id(parameter) for group in groups for parameter in group["params"]}
         return [weight for weight in self._weights.values() if id(self._parameter(weight)) in ids]
 
     def _make_unitary(self) -> None:
         for name, error in self.unitarity_errors().items():
             weight, parameter = self._weights[name], self._parameter(self._weights[name])
-            off = bool(error > self.tolerance)
+            off = bool(error > self.update.tolerance)
             if off and weight.declared:
                 warnings.warn(
-                    f"{name} has unitarity error {error:.1e}, above the tolerance {self.tolerance:.0e}; it is moved to "
-                    "the nearest unitary matrix",
+                    f"{name} has unitarity error {error:.1e}, above the tolerance {self.update.tolerance:.0e}; it is "
+                    "moved to the nearest unitary matrix",
                     stacklevel=3,
                 )
             # A double that is off by more than 1e-10 was a float32 once, and unitary to the rounding of that only.
@@ -221,68 +191,12 @@ class Projector:
         # Asked anew at every step: a frozen weight may have joined the optimizer since.
         self._stepping[optimizer] = self._held_by(optimizer.param_groups)
         for weight in self._stepping[optimizer]:
-            parameter = self._parameter(weight)
-            if weight.before is None or weight.before.shape != parameter.shape:
-                weight.before = torch.empty_like(parameter)
-            weight.before.copy_(parameter)
+            weight.snapshot(self._parameter(weight))
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
-        for weight in self._stepping.pop(optimizer, ()):
-            self._project(weight)
-
-    def _project(self, weight: _Weight) -> None:
-        parameter = self._parameter(weight)
-        assert weight.before is not None
-        try:
-            parameter.sub_(weight.before)  # the update, where it lies
-            generator = self._generator(weight, parameter.device)
-            left, right = self._change(weight, parameter, generator)
-            target = weight.constraint.matrices(parameter)
-            changed = add_product(weight.constraint.matrices(weight.before), left, right, out=target)
-            if changed.data_ptr() != parameter.data_ptr():
-                parameter.copy_(changed.reshape(parameter.shape))
-        except BaseException:  # Ctrl-C among them
-            parameter.copy_(weight.before)
-            raise
-        weight.step += 1
-        if weight.step % CHECK_EVERY == 0:
-            self._correct_drift(weight, parameter, generator)
-
-    def _change(self, weight: _Weight, update: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        """L and R with W' = W + L R^H; zeros, and a count more, for an update that is not finite."""
-        assert weight.before is not None
-        before, update = (weight.constraint.matrices(tensor) for tensor in (weight.before, update))
-        basis = self._warm_basis(weight, update, generator) if self.sampler == "subspace" else None
-        a, b = rank_k(update, self.rank, self.sampler, generator=generator, basis=basis)
-        left, right = low_rank_change(self.variant, before, a / self.lr_divider, b)
-        # Anything not finite in the update shows in these thin factors; they are zeroed without asking the host.
-        finite = torch.isfinite(left).all() & torch.isfinite(right).all()
-        weight.skipped = weight.skipped.to(finite.device) + ~finite
-        if basis is not None:  # a zero or skipped update has no direction to remember
-            moved = finite & (a != 0).any(dim=-1, keepdim=True).any(dim=-2, keepdim=True)
-            weight.basis = torch.where(moved, b, basis)
-        return torch.where(finite, left, 0), torch.where(finite, right, 0)
-
-    def _warm_basis(self, weight: _Weight, update: Tensor, generator: Generator) -> Tensor:
-        shape = (*update.shape[:-2], update.shape[-1], self.rank)
-        if weight.basis is not None and weight.basis.shape == shape:  # a checkpoint may come from another rank
-            return weight.basis.to(update)
-        return torch.randn(shape, generator=generator, dtype=update.dtype, device=update.device)
-
-    def _generator(self, weight: _Weight, device: torch.device) -> Generator:
-        """Random numbers for this step of this weight, the same on every rank and after a resume."""
-        return generator_for(f"{self.seed}/{weight.step}/{weight.name}", device)
-
-    def _correct_drift(self, weight: _Weight, parameter: Tensor, generator: Generator) -> None:
-        matrices = weight.constraint.matrices(parameter)
-        error = estimate_unitarity_error(matrices, generator=generator).max()
-        if not error > self.tolerance / 2:
-            return
-        # Newton-Schulz squares a small error; from afar (somebody wrote to the weight) only the SVD is safe.
-        matrices = newton_schulz(matrices) if error < 0.01 else nearest_unitary(matrices)
-        parameter.copy_(matrices.reshape(parameter.shape))
-        weight.reorthonormalisations += 1
+        weights = self._stepping.pop(optimizer, [])
+        self.update.apply_(weights, [self._parameter(weight) for weight in weights])
 
     # ---- what can be asked and saved ----
 
@@ -321,17 +235,3 @@ class Projector:
                 weight.reorthonormalisations = values["reorthonormalisations"]
                 weight.skipped = values["skipped"]
                 weight.basis = values["basis"]
-
-
-def check_settings(rank: int, variant: str, sampler: str, lr_divider: float, tolerance: float) -> None:
-    """Raise a :class:`ConstraintError` that names the first setting out of its range."""
-    if not isinstance(rank, int) or rank < 1:
-        raise ConstraintError(f"rank must be a whole number of 1 or more, found {rank!r}")
-    if variant not in VARIANTS:
-        raise ConstraintError(f"unknown variant {variant!r}, expected one of {', '.join(VARIANTS)}")
-    if sampler not in SAMPLERS:
-        raise ConstraintError(f"unknown sampler {sampler!r}, expected one of {', '.join(SAMPLERS)}")
-    if not lr_divider > 0:
-        raise ConstraintError(f"lr_divider must be positive, found {lr_divider}")
-    if not tolerance > 0:
-        raise ConstraintError(f"tolerance must be positive, found {tolerance}")

@@ -9,7 +9,7 @@ from torch import nn
 from projunn_lightning import ConstraintError, Projector, orthogonal
 from projunn_lightning.constraint import declared
 from projunn_lightning.functional import init, rank_k
-from projunn_lightning.projector import CHECK_EVERY
+from projunn_lightning.update import CHECK_EVERY
 
 OPTIMIZERS = {
     "sgd": lambda p, **o: torch.optim.SGD(p, lr=0.05, **o),
@@ -172,7 +172,7 @@ class TestTheUpdate:
         def interrupt(*args):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("projunn_lightning.projector.low_rank_change", interrupt)
+        monkeypatch.setattr("projunn_lightning.update.low_rank_change", interrupt)
         model(torch.ones(2, 6)).sum().backward()
         with pytest.raises(KeyboardInterrupt):
             optimizer.step()

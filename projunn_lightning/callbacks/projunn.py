@@ -11,7 +11,8 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from projunn_lightning.constraint import ConstraintError
 from projunn_lightning.functional.retraction import Variant
 from projunn_lightning.functional.sampling import Sampler
-from projunn_lightning.projector import Projector, check_settings
+from projunn_lightning.projector import Projector
+from projunn_lightning.update import Update
 
 
 class ProjUNN(Callback):
@@ -63,7 +64,7 @@ class ProjUNN(Callback):
         tolerance: float = 1e-5,
         seed: int = 0,
     ) -> None:
-        check_settings(rank, variant, sampler, lr_divider, tolerance)
+        Update(rank, variant, sampler, lr_divider, tolerance, seed)  # refuses settings out of range
         self.parameters: str | list[str] | None = parameters
         self.settings: dict[str, Any] = {
             "rank": rank,

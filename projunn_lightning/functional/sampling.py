@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -10,6 +11,7 @@ from torch import Generator, Tensor
 from projunn_lightning.functional._thin import times
 
 Sampler = Literal["lsi", "column", "svd", "subspace"]
+Generators = Generator | Sequence[Generator] | None
 SAMPLERS: tuple[str, ...] = get_args(Sampler)
 
 
@@ -18,7 +20,7 @@ def rank_k(
     rank: int,
     sampler: Sampler = "lsi",
     *,
-    generator: Generator | None = None,
+    generator: Generators = None,
     basis: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Approximate an update at rank k, ``D ~ a b^H``, where b has orthonormal columns.
@@ -30,7 +32,8 @@ def rank_k(
             on columns drawn by squared length; ``"svd"``, the best approximation (Eckart-Young), at cubic cost;
             ``"subspace"``, one power step from ``basis``, deterministic and close to ``"svd"`` when successive
             updates resemble each other.
-        generator: source of the random sketches, on the update's device; torch's default one if None.
+        generator: source of the random sketches, on the update's device, or one for each matrix along the first
+            dimension; torch's default one if None.
         basis: for ``"subspace"``, the b of the previous update, ``(*, p, k)``; drawn at random if None.
 
     Returns:
@@ -85,21 +88,30 @@ def orthonormalise(y: Tensor) -> Tensor:
     return y / torch.linalg.vector_norm(y, dim=-2, keepdim=True)
 
 
-def _gaussian(update: Tensor, rows: int, rank: int, generator: Generator | None) -> Tensor:
-    shape = (*update.shape[:-2], rows, rank)
-    return torch.randn(shape, generator=generator, dtype=update.dtype, device=update.device)
+def _gaussian(update: Tensor, rows: int, rank: int, generator: Generators) -> Tensor:
+    return _drawn(update.new_empty(*update.shape[:-2], rows, rank), Tensor.normal_, generator)
 
 
-def _drawn_columns(update: Tensor, rank: int, generator: Generator | None) -> Tensor:
+def _drawn_columns(update: Tensor, rank: int, generator: Generators) -> Tensor:
     """Indices ``(*, n, k)`` of columns drawn without replacement with probability in proportion to squared length.
 
     An exponential race: the column with the smallest ``E_j / |D_j|^2`` comes first. Unlike ``torch.multinomial`` it
     takes zero matrices and needs no host synchronisation.
     """
     lengths = torch.linalg.vector_norm(update, dim=-2)
-    race = lengths.square() / torch.empty_like(lengths).exponential_(generator=generator)
+    race = lengths.square() / _drawn(torch.empty_like(lengths), Tensor.exponential_, generator)
     drawn = race.topk(rank, dim=-1).indices
     return drawn[..., None, :].expand(*update.shape[:-1], rank)
+
+
+def _drawn(empty: Tensor, draw_: Callable[..., Tensor], generator: Generators) -> Tensor:
+    """Filled by ``draw_``, each part along the first dimension by its own generator where there are several."""
+    if isinstance(generator, Sequence):
+        for part, own in zip(empty, generator, strict=True):
+            draw_(part, generator=own)
+    else:
+        draw_(empty, generator=generator)
+    return empty
 
 
 def _truncated_svd(update: Tensor, rank: int) -> tuple[Tensor, Tensor]:
