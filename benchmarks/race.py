@@ -11,6 +11,9 @@ import torch
 
 Contestants = dict[str, Callable[[], object]]
 
+PATIENCE = 20.0
+"""Seconds after which a race begins no other round."""
+
 
 @dataclass
 class Race:
@@ -33,13 +36,19 @@ class Race:
 
 
 def race(title: str, contestants: Contestants, *, reference: str, rounds: int = 15) -> Race:
-    """Run all contestants in turn, round after round, so that a machine that changes its pace changes that of all."""
+    """Run all contestants in turn, round after round, so that a machine that changes its pace changes that of all.
+
+    The last round is the one in which ``PATIENCE`` is at an end.
+    """
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for contestant in contestants.values():
         contestant()  # allocations, first calls
+    end = time.perf_counter() + PATIENCE
     for _ in range(rounds):
         for name, contestant in contestants.items():
             times[name].append(milliseconds(contestant))
+        if time.perf_counter() > end:
+            break
     return Race(title, times, reference)
 
 
