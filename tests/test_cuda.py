@@ -1,0 +1,66 @@
+"""What only a CUDA GPU can show; skipped elsewhere."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from projunn_lightning import Projector, orthogonal
+from projunn_lightning.functional import unitarity_error
+from projunn_lightning.nn import OrthogonalConv2d, UnitaryRNN
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+VARIANTS = ["tangent", "direct", "cayley"]
+
+
+def steps(projected, device, count=3):
+    generator = torch.Generator().manual_seed(0)
+    model = nn.ModuleList(orthogonal(nn.Linear(24, 24, bias=False), init="identity") for _ in range(2)).to(device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    Projector(model, **projected).attach(optimizer)
+    for _ in range(count):
+        for parameter in model.parameters():
+            parameter.grad = torch.randn(24, 24, generator=generator).to(device)
+        optimizer.step()
+    return [parameter.detach() for parameter in model.parameters()]
+
+
+@pytest.mark.parametrize(("variant", "rank"), list(itertools.product(VARIANTS, [1, 4])))
+def test_updates_as_the_cpu_does(variant, rank):
+    options = {"variant": variant, "rank": rank, "sampler": "svd"}  # the one sampler without random numbers
+    for here, there in zip(steps(options, "cpu"), steps(options, "cuda"), strict=True):
+        torch.testing.assert_close(there.cpu(), here, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("variant", "rank"), list(itertools.product(VARIANTS, [1, 4])))
+@pytest.mark.parametrize("sampler", ["lsi", "column", "subspace"])
+def test_an_update_does_not_wait_for_the_device(variant, rank, sampler):
+    model = orthogonal(nn.Linear(256, 256, bias=False, device="cuda"))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    Projector(model, variant=variant, rank=rank, sampler=sampler).attach(optimizer)
+    model.weight.grad = torch.randn(256, 256, device="cuda")
+    optimizer.step()  # the counter moves to the device, libraries set themselves up
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        optimizer.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert unitarity_error(model.weight) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+@pytest.mark.parametrize("layer", ["rnn", "convolution"])
+def test_layers_compute_what_the_cpu_does_with_the_same_gradients(layer, dtype):
+    torch.manual_seed(0)
+    module = UnitaryRNN(3, 8, 2, dtype=dtype) if layer == "rnn" else OrthogonalConv2d(3, 4, (5, 6), dtype=dtype)
+    input = torch.randn((2, 7, 3) if layer == "rnn" else (2, 3, 5, 6), dtype=dtype)
+    results = []
+    for device in ("cpu", "cuda"):
+        module.to(device).zero_grad()
+        output = module(input.to(device))
+        output = output[0] if layer == "rnn" else output
+        output.abs().square().sum().backward()
+        results.append([output.cpu(), *(parameter.grad.cpu().clone() for parameter in module.parameters())])
+    torch.testing.assert_close(*results)
