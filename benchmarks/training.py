@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -80,11 +81,10 @@ def with_lightning(device: str) -> list[float]:
 
 
 def overhead(device: str, rounds: int = 7) -> Race:
-    """Both in turn; the time of a turn is the mean of its steps, so that logging every 50th step has its share."""
+    """Both in turn; the time of a turn is the median of its steps (the trainer logs one in fifty)."""
     turns: dict[str, Callable[[str], list[float]]] = {"bare loop": bare, "Lightning": with_lightning}
     times: dict[str, list[float]] = {name: [] for name in turns}
     for _ in range(rounds):
         for name, turn in turns.items():
-            steps = turn(device)
-            times[name].append(sum(steps) / len(steps))
+            times[name].append(statistics.median(turn(device)))
     return Race("training step, copying T = 200, N = 190, B = 128, RMSprop", times, "bare loop")
