@@ -69,8 +69,8 @@ def recurrence(device: str, size: int, time: int = 784, batch: int = 128) -> Rac
     grad = torch.randn(time, batch, size, device=device)
     unitary = UnitaryRNN(1, size, nonlinearity="modrelu", batch_first=False, device=device)
     torchs = nn.RNN(1, size, nonlinearity="relu", device=device)
-    state = torch.zeros(batch, size, device=device)
-    weight, buffer = unitary.weight_hh_l0.detach(), torch.empty(batch, size, device=device)
+    state, buffer = torch.randn(batch, size, device=device), torch.empty(batch, size, device=device)
+    weight = unitary.weight_hh_l0.detach()
 
     def products() -> None:
         """T products each way, and the one for the gradient of the weight."""

@@ -14,6 +14,7 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -181,7 +182,10 @@ def _unitarity_error(model: LightningModule) -> float | None:
 
 def write_table(results: list[dict[str, Any]], output: Path) -> None:
     """Print the rows and write them to ``table.csv``."""
-    table = Table(*COLUMNS)
+    table = Table(box=box.SIMPLE, padding=(0, 0, 0, 1))
+    for column in COLUMNS:
+        cells = [_shown(result[column]) for result in results]
+        table.add_column(column, min_width=max(map(len, column.split() + cells)))  # whole words in 80 characters
     for result in results:
         table.add_row(*(_shown(result[column]) for column in COLUMNS))
     Console().print(table)

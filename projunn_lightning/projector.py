@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Iterable
 from typing import Any
@@ -128,12 +129,13 @@ class Projector:
         """
         if self._handles:
             raise RuntimeError("the projector is attached already; call detach() first")
-        held = {weight.name for optimizer in optimizers for weight in self._held_by(optimizer.param_groups)}
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        held = {id(parameter) for group in groups for parameter in group["params"]}
         for weight in self._weights.values():
             parameter = self._parameter(weight)
             check(weight.name, parameter, weight.constraint)  # a strategy may have changed the precision
             check_finite(weight.name, parameter)
-            if parameter.requires_grad and weight.name not in held:
+            if parameter.requires_grad and id(parameter) not in held:
                 raise ConstraintError(
                     f"the constrained parameter {weight.name} is held by no optimizer: pass it to one, or freeze it "
                     "with requires_grad_(False)"
@@ -146,17 +148,26 @@ class Projector:
         return self
 
     def detach(self) -> None:
-        """Remove the hooks; the weights stay as they are. Does nothing where none are attached."""
+        """Remove the hooks.
+
+        Weights stay as they are, but for those of an optimizer that was stopped in mid-step, which go back to what they
+        were before it.
+        """
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        with torch.no_grad():
+            for weight in itertools.chain(*self._stepping.values()):
+                assert weight.before is not None
+                self._parameter(weight).copy_(weight.before)
         self._stepping.clear()
         for weight in self._weights.values():
             weight.before = None
 
     def _held_by(self, groups: list[dict[str, Any]]) -> list[Weight]:
         ids = {id(parameter) for group in groups for parameter in group["params"]}
-        return [weight for weight in self._weights.values() if id(self._parameter(weight)) in ids]
+        held = {id(self._parameter(weight)): weight for weight in self._weights.values()}  # tied ones once
+        return [weight for key, weight in held.items() if key in ids]
 
     def _make_unitary(self) -> None:
         for name, error in self.unitarity_errors().items():

@@ -37,7 +37,8 @@ class Weight:
 
     def snapshot(self, parameter: Tensor) -> None:
         """Keep the parameter as it is, into the memory of the last snapshot."""
-        if self.before is None or self.before.shape != parameter.shape:
+        of = (parameter.shape, parameter.dtype, parameter.device)
+        if self.before is None or of != (self.before.shape, self.before.dtype, self.before.device):
             self.before = torch.empty_like(parameter)
         self.before.copy_(parameter)
 
@@ -72,17 +73,20 @@ class Update:
     def apply_(self, weights: Sequence[Weight], parameters: Sequence[Tensor]) -> None:
         """Take what became of the parameters since their snapshots as updates, and rotate the snapshots by them."""
         pairs = list(zip(weights, parameters, strict=True))
+        memory = [(weight.skipped, weight.basis) for weight in weights]
         try:
             for weight, parameter in pairs:
                 parameter.sub_(_before(weight))  # the update, where it lies
             for alike in _batches(pairs):
                 self._rotate_(*zip(*alike, strict=True))
         except BaseException:  # Ctrl-C among them
-            for weight, parameter in pairs:
+            for (weight, parameter), old in zip(pairs, memory, strict=True):
                 parameter.copy_(_before(weight))
+                weight.skipped, weight.basis = old
             raise
-        for weight, parameter in pairs:
+        for weight in weights:
             weight.step += 1
+        for weight, parameter in pairs:
             if weight.step % CHECK_EVERY == 0:
                 self._correct_drift_(weight, parameter)
 

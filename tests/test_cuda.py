@@ -37,17 +37,19 @@ def test_updates_as_the_cpu_does(variant, rank):
 @pytest.mark.parametrize(("variant", "rank"), list(itertools.product(VARIANTS, [1, 4])))
 @pytest.mark.parametrize("sampler", ["lsi", "column", "subspace"])
 def test_an_update_does_not_wait_for_the_device(variant, rank, sampler):
-    model = orthogonal(nn.Linear(256, 256, bias=False, device="cuda"))
+    sizes = (256, 256, 256, 1024)  # three in a batch, and one alone
+    model = nn.ModuleList(orthogonal(nn.Linear(size, size, bias=False, device="cuda")) for size in sizes)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     Projector(model, variant=variant, rank=rank, sampler=sampler).attach(optimizer)
-    model.weight.grad = torch.randn(256, 256, device="cuda")
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
     optimizer.step()  # the counter moves to the device, libraries set themselves up
     torch.cuda.set_sync_debug_mode("error")
     try:
         optimizer.step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert unitarity_error(model.weight) < 1e-5
+    assert all(unitarity_error(parameter) < 1e-5 for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)

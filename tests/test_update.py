@@ -57,18 +57,60 @@ def test_they_are_taken_in_one_call_and_large_ones_one_by_one(monkeypatch):
 
 @pytest.mark.parametrize("sampler", ["lsi", "subspace"])
 def test_one_of_a_batch_that_is_not_finite_leaves_the_others_alone(sampler):
-    clean, _ = layers((6, 6), (6, 6)), None
-    model = layers((6, 6), (6, 6))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    projector = Projector(model, sampler=sampler).attach(optimizer)
-    first, second = model.parameters()
-    before = first.detach().clone()
-    first.grad, second.grad = torch.full_like(first, torch.nan), torch.ones_like(second)
-    optimizer.step()
+    outcomes = []
+    for bad in (1.0, torch.nan):
+        model = layers((6, 6), (6, 6))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        projector = Projector(model, sampler=sampler).attach(optimizer)
+        first, second = model.parameters()
+        before = first.detach().clone()
+        first.grad, second.grad = torch.full_like(first, bad), torch.ones_like(second)
+        optimizer.step()
+        outcomes.append(second.detach())
     assert torch.equal(first, before)
-    assert not torch.equal(second, clean[1].weight)
-    assert unitarity_error(second) < 1e-13
+    assert torch.equal(*outcomes)
     assert [int(state["skipped"]) for state in projector.state_dict().values()] == [1, 0]
+
+
+def test_an_interrupt_in_its_midst_leaves_all_weights_and_counts_as_before_the_step(monkeypatch):
+    model = layers((6, 6), (5, 5))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    projector = Projector(model, sampler="subspace").attach(optimizer)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    first, second = model.parameters()
+    first.grad, second.grad = torch.full_like(first, torch.nan), torch.ones_like(second)
+    calls, change = [], update.low_rank_change
+
+    def interrupted_the_second_time(*args):
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return change(*args)
+
+    monkeypatch.setattr(update, "low_rank_change", interrupted_the_second_time)
+    with pytest.raises(KeyboardInterrupt):
+        optimizer.step()
+    assert all(torch.equal(*pair) for pair in zip(model.parameters(), before, strict=True))
+    assert all((s["step"], int(s["skipped"]), s["basis"]) == (0, 0, None) for s in projector.state_dict().values())
+
+
+def test_an_optimizer_stopped_in_mid_step_leaves_nothing_half_written_after_detach():
+    model = layers((6, 6))
+    (weight,) = model.parameters()
+
+    class Stopped(torch.optim.SGD):
+        def step(self, closure=None):
+            weight.data.add_(1)
+            raise KeyboardInterrupt
+
+    optimizer = Stopped(model.parameters(), lr=0.1)
+    projector = Projector(model).attach(optimizer)
+    before = weight.detach().clone()
+    weight.grad = torch.ones_like(weight)
+    with pytest.raises(KeyboardInterrupt):
+        optimizer.step()
+    projector.detach()
+    assert torch.equal(weight, before)
 
 
 def test_a_snapshot_is_kept_in_the_memory_of_the_last_one():
@@ -78,3 +120,5 @@ def test_a_snapshot_is_kept_in_the_memory_of_the_last_one():
     weight.snapshot(torch.zeros(2, 2))
     assert weight.before.data_ptr() == memory
     assert torch.equal(weight.before, torch.zeros(2, 2))
+    weight.snapshot(torch.zeros(2, 2, dtype=torch.float64))
+    assert weight.before.dtype == torch.float64

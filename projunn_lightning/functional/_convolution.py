@@ -45,7 +45,9 @@ def fill(parts: Parts, height: int, width: int) -> Tensor:
 def convolve(input: Tensor, weight: Tensor, weight_real: Tensor) -> Tensor:
     """Images ``(B, I, H, W)`` to ``(B, O, H, W)`` by the matrices of inner and half, and of own frequencies."""
     with torch.autocast(input.device.type, enabled=False):
-        return _Convolution.apply(input.to(weight_real.dtype), weight, weight_real)
+        if input.dtype in (torch.float16, torch.bfloat16):  # what an autocast layer before gives
+            input = input.to(weight_real.dtype)
+        return _Convolution.apply(input, weight, weight_real)
 
 
 def _columns(images: Tensor) -> Parts:
@@ -75,21 +77,35 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        *inputs, inner, half, own = ctx.saved_tensors
-        if torch.is_grad_enabled():  # for a second derivative, autograd has to see the operations
-            return torch.autograd.grad(_forward(*inputs)[0], inputs, grad, create_graph=True)
-        input, weight, weight_real = inputs
-        height, width = input.shape[-2:]
-        grad_inner, grad_half, grad_own = _columns(grad)
-        count = len(inner)
-        parts = (
-            (weight[:count].mT @ grad_inner.conj()).conj(),
-            (weight[count:].mT @ grad_half.conj()).conj(),
-            weight_real.mT @ grad_own,
-        )
-        # A pixel's share of a frequency, which counts twice where the conjugate frequency follows it.
-        scale = 1 / (height * width)
+        with torch.autocast(grad.device.type, enabled=False):
+            if torch.is_grad_enabled():  # for a second derivative, autograd has to see the operations
+                return _differentiable_gradients(ctx, grad)
+            return _gradients(ctx, grad)
+
+
+def _differentiable_gradients(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
+    inputs = ctx.saved_tensors[:3]
+    wanted = [tensor for tensor, needed in zip(inputs, ctx.needs_input_grad, strict=True) if needed]
+    gradients = iter(torch.autograd.grad(_forward(*inputs)[0], wanted, grad, create_graph=True))
+    return tuple(next(gradients) if needed else None for needed in ctx.needs_input_grad)
+
+
+def _gradients(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
+    _, weight, weight_real, inner, half, own = ctx.saved_tensors
+    height, width = grad.shape[-2:]
+    count = len(inner)
+    grad_inner, grad_half, grad_own = _columns(grad)
+    grad_input = grad_weight = grad_real = None
+    if ctx.needs_input_grad[0]:
+        inner_of_input = (weight[:count].mT @ grad_inner.conj()).conj()
+        half_of_input = (weight[count:].mT @ grad_half.conj()).conj()
+        grad_input = _images((inner_of_input, half_of_input, weight_real.mT @ grad_own), height, width)
+    scale = 1 / (height * width)  # a pixel's share of a frequency,
+    if ctx.needs_input_grad[1]:
+        twice = 2 * scale  # which counts twice where its conjugate follows it
         grad_weight = torch.empty_like(weight)
-        torch.bmm(grad_inner, inner.mH * (2 * scale), out=grad_weight[:count])
-        torch.bmm(grad_half, half.mH * (2 * scale), out=grad_weight[count:])
-        return _images(parts, height, width), grad_weight, grad_own @ own.mT * scale
+        torch.bmm(grad_inner, inner.mH * twice, out=grad_weight[:count])
+        torch.bmm(grad_half, half.mH * twice, out=grad_weight[count:])
+    if ctx.needs_input_grad[2]:
+        grad_real = grad_own @ own.mT * scale
+    return grad_input, grad_weight, grad_real

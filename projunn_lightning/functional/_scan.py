@@ -1,9 +1,8 @@
 """The recurrence as one operator with a backward pass of its own.
 
 A loop under autograd keeps several tensors a time step and adds to the gradient of the weight T times. Here the forward
-pass turns the projected inputs into states where they lie, and the backward pass needs the states alone, as the
-derivative of each nonlinearity is a function of its value. It goes back in chunks of time steps that fit a cache, and
-each chunk ends with one product for the gradient of each weight.
+pass turns the projected inputs into states where they lie, and the backward pass needs nothing but the states. It goes
+back in chunks of time steps that fit a cache, and each chunk ends with one product for the gradient of each weight.
 """
 
 from __future__ import annotations
@@ -49,27 +48,35 @@ def scan_backward(
     needs_input: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of input (where it needs one), state, weight_ih, weight_hh and bias (where there is one)."""
-    length = max(1, CHUNK // states[0].numel())
+    dense = torch.contiguous_format
+    length = max(1, CHUNK // max(1, states[0].numel()))
     conjugate = weight_hh.conj().resolve_conj()
-    grad_input = torch.empty_like(input, memory_format=torch.contiguous_format) if needs_input else input.new_empty(0)
-    grad_ih, grad_hh = torch.zeros_like(weight_ih), torch.zeros_like(weight_hh)  # conjugates, until the end
+    grad_input = torch.empty_like(input, memory_format=dense) if needs_input else input.new_empty(0)
+    # Conjugates, until the end.
+    grad_ih, grad_hh = (torch.zeros_like(weight, memory_format=dense) for weight in (weight_ih, weight_hh))
     grad_bias = states.new_empty(0) if bias is None else torch.zeros_like(bias)
     carry = torch.zeros_like(states[0])  # what the last state of a chunk gets from those after it
-    for start in reversed(range(0, len(states), length)):
-        h = states[start : start + length]
-        delta = grad[start : start + length].clone(memory_format=torch.contiguous_format)
-        delta[-1] += carry
-        _walk_back_(delta, conjugate, *_derivative(h, nonlinearity, bias))
-        carry = delta[0] @ conjugate
-        grad_hh.addmm_(delta[0].mH, states[start - 1] if start else state)
-        grad_hh.addmm_(delta[1:].flatten(0, 1).mH, h[:-1].flatten(0, 1))
-        flat, x = delta.flatten(0, 1), input[start : start + length].flatten(0, 1)
-        grad_ih.addmm_(flat.mH, x)
-        if needs_input:
-            torch.mm(flat, weight_ih.conj(), out=grad_input[start : start + length].flatten(0, 1))
-        if bias is not None:
-            radial = (h.sgn().conj() * delta).real if nonlinearity == "modrelu" else delta
-            grad_bias += radial.sum((0, 1))
+    with torch.autocast(grad.device.type, enabled=False):
+        for start in reversed(range(0, len(states), length)):
+            chunk = slice(start, start + length)
+            x, h = input[chunk], states[chunk]
+            previous = torch.cat([(states[start - 1] if start else state)[None], h[:-1]])
+            delta = grad[chunk].clone(memory_format=dense)
+            delta[-1] += carry
+            if nonlinearity == "modrelu" and h.is_complex():
+                z = F.linear(x, weight_ih) + previous @ weight_hh.mT
+                _walk_back_(delta, conjugate, *_complex_modrelu(z, h))
+            else:
+                _walk_back_(delta, conjugate, _derivative(h, nonlinearity))
+            carry = delta[0] @ conjugate
+            flat = delta.flatten(0, 1)
+            grad_hh.addmm_(flat.mH, previous.flatten(0, 1))
+            grad_ih.addmm_(flat.mH, x.flatten(0, 1))
+            if needs_input:
+                torch.mm(flat, weight_ih.conj(), out=grad_input[chunk].flatten(0, 1))
+            if bias is not None:
+                radial = (h.sgn().conj() * delta).real if nonlinearity == "modrelu" else delta
+                grad_bias += radial.sum((0, 1))
     return grad_input, carry, grad_ih.conj().resolve_conj(), grad_hh.conj().resolve_conj(), grad_bias
 
 
@@ -100,31 +107,30 @@ def _activate_(z: Tensor, nonlinearity: str, bias: Tensor | None, scratch: Tenso
         _parts(z).tanh_()
 
 
-def _derivative(h: Tensor, nonlinearity: str, bias: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    """The derivative at the values h: its diagonal, of each real part, and what couples the two parts of a number.
-
-    Complex modReLU keeps the radial part of a gradient and scales the part along the circle by ``s = |h| / |z|``, where
-    ``|z| = |h| - b``: with the phase e as a vector the derivative is ``s I + (1 - s) e e^T``.
-    """
+def _derivative(h: Tensor, nonlinearity: str) -> Tensor | None:
+    """The derivative at the values h, real part by real part; of modReLU for real h."""
     if nonlinearity == "relu":
-        return (_parts(h) > 0).to(h.real.dtype), None
+        return (_parts(h) > 0).to(h.real.dtype)
     if nonlinearity == "tanh":
-        return 1 - _parts(h).square(), None
-    if nonlinearity == "identity":
-        return None, None
-    if not h.is_complex():
-        return h.sgn().square(), None
-    assert bias is not None
-    modulus = h.abs()
-    before = modulus - bias
-    on = (modulus > 0) & (before > 0)
-    s = torch.where(on, modulus / before, 0)
-    e = torch.view_as_real(h.sgn())
+        return 1 - _parts(h).square()
+    return h.sgn().square() if nonlinearity == "modrelu" else None
+
+
+def _complex_modrelu(z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    """The derivative of complex modReLU at z, with values h: a diagonal, and what couples the two parts of a number.
+
+    It keeps the radial part of a gradient and scales the part along the circle by ``s = |h| / |z|``: with the phase e
+    as a vector it is ``s I + (1 - s) e e^T``. The z is computed again: ``|h| - b`` has no digit of a small ``|z|``.
+    """
+    modulus = z.abs()
+    on = (modulus > 0) & (h != 0)
+    s = torch.where(on, h.abs() / modulus, 0)
+    e = torch.view_as_real(z.sgn())
     rest = torch.where(on, 1 - s, 0)
     return s[..., None] + rest[..., None] * e.square(), (rest * e[..., 0] * e[..., 1])[..., None]
 
 
-def _walk_back_(delta: Tensor, conjugate: Tensor, diagonal: Tensor | None, coupling: Tensor | None) -> None:
+def _walk_back_(delta: Tensor, conjugate: Tensor, diagonal: Tensor | None, coupling: Tensor | None = None) -> None:
     """Turn the gradients of a chunk's outputs into those of ``W_ih x + W_hh h``, from the last step to the first."""
     after = None
     for t in reversed(range(len(delta))):

@@ -11,12 +11,13 @@ from torch import Tensor
 
 
 def exp_minus_identity(s: Tensor) -> Tensor:
-    """``e^S - I`` of skew-Hermitian matrices; one that rotates by more than 64 radians is first shortened to them."""
+    """``e^S - I`` of skew-Hermitian matrices; one of a Frobenius norm above 64 is first shortened to that."""
     if s.shape[-1] == 2:
         return _exp_2x2(s) - identity(s)
     # Pade's [5/5] approximant at S / 256 and eight squarings, exact to double precision. All of it is written for
     # E = e^S - I, so that rounding is relative to E: 2 E + E^2 is the square of I + E.
-    x = s * (64 / torch.linalg.matrix_norm(s, keepdim=True)).clamp_max(1) / 256
+    norm = torch.linalg.matrix_norm(s, keepdim=True)
+    x = s * torch.where(norm < torch.inf, (64 / norm).clamp_max(1), torch.nan) / 256
     x2 = x @ x
     x4 = x2 @ x2
     odd = x @ (15120 * identity(s) + 420 * x2 + x4)

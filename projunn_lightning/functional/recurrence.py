@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -35,13 +35,23 @@ def recurrence(
             ``"tanh"`` take the real and the imaginary part on their own.
 
     Returns:
-        All states ``h_1 .. h_T``, ``(T, B, N)``. They have a first derivative only.
+        All states ``h_1 .. h_T``, ``(T, B, N)``.
 
-    It is one operator with its own backward pass. In a model that is being exported it is the loop written out, so that
-    the exported program consists of torch's operators alone.
+    Raises:
+        ValueError: if the nonlinearity is unknown, or modReLU has no bias.
+
+    It is one operator with its own backward pass, which needs the states: they must not be changed in place before it.
+    There is no second derivative, and ``torch.func`` cannot transform it. In a model that is being exported it is the
+    loop written out, so that the exported program consists of torch's operators alone.
     """
-    if torch.is_autocast_enabled(input.device.type) and not weight_hh.is_complex():
-        dtype = torch.get_autocast_dtype(input.device.type)
+    if nonlinearity not in get_args(Nonlinearity):
+        raise ValueError(f"unknown nonlinearity {nonlinearity!r}, expected one of {', '.join(get_args(Nonlinearity))}")
+    if nonlinearity == "modrelu" and bias is None:
+        raise ValueError("modReLU needs a bias; without one it is the identity")
+    device = input.device.type
+    full = weight_hh.is_complex() or weight_hh.dtype == torch.float64  # as torch's own layers, which autocast leaves so
+    if not full and torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
         input, state, weight_ih, weight_hh = (x.to(dtype) for x in (input, state, weight_ih, weight_hh))
         bias = None if bias is None else bias.to(dtype)
     run = written_out if torch.compiler.is_exporting() else scan

@@ -85,12 +85,14 @@ class Supervised(LightningModule):
 
 
 def cross_entropy(output: Tensor, target: Tensor, option: str) -> Tensor:
-    """Cross-entropy of logits ``(*, C)`` and classes ``(*)``, averaged.
+    """Cross-entropy of logits ``(*, C)`` and classes ``(*)``, or of ``(B, C)`` and probabilities ``(B, C)``; averaged.
 
     Raises:
         ValueError: if a class is not below C, which the model calls ``option``.
     """
     try:
-        return F.cross_entropy(output.flatten(0, -2), target.flatten())
+        if output.ndim > 2:
+            output, target = output.flatten(0, -2), target.flatten()
+        return F.cross_entropy(output, target)
     except IndexError as error:
         raise ValueError(f"a target is no class below {option} = {output.shape[-1]}: {error}") from None

@@ -39,6 +39,8 @@ class OrthogonalConv2d(nn.Module):
     Raises:
         ValueError: if a number is below 1 or ``out_channels`` below ``in_channels``.
 
+    ``torch.func`` cannot transform the real layer; second derivatives are there.
+
     Source: Kiani et al. 2022 (convolutions); the conjugate symmetry is that of the discrete Fourier transform.
 
     >>> layer = OrthogonalConv2d(3, 4, size=(6, 5), bias=False)
@@ -96,13 +98,15 @@ class OrthogonalConv2d(nn.Module):
         """Convolve images ``(B, in_channels, H, W)`` to ``(B, out_channels, ceil(H / stride), ceil(W / stride))``.
 
         Raises:
-            ValueError: if the input has another shape.
+            ValueError: if the input has another shape, or is complex where the layer is real.
         """
         if input.ndim != 4 or input.shape[1:] != (self.in_channels, *self.size):
             raise ValueError(
                 f"input must be (B, {self.in_channels}, {self.size[0]}, {self.size[1]}), the size that this layer was "
                 f"built for, found {tuple(input.shape)}"
             )
+        if input.is_complex() and not self.is_complex:
+            raise ValueError("images of a real OrthogonalConv2d must be real; give it a complex dtype for complex ones")
         if self.is_complex:
             columns = torch.fft.fft2(input).flatten(2).permute(2, 1, 0)  # to one matrix product a frequency
             output = torch.fft.ifft2((self.spectrum() @ columns).permute(2, 1, 0).unflatten(2, self.size))

@@ -49,11 +49,35 @@ def test_gradcheck_and_second_derivatives(size):
     assert torch.autograd.gradgradcheck(convolve, tensors)
 
 
-def test_autocast_leaves_it_in_full_precision():
+@pytest.mark.parametrize("needed", [(0,), (1,), (2,), (1, 2), (0, 2)], ids=str)
+@pytest.mark.parametrize("size", [(2, 2), (4, 5)], ids=str)
+def test_second_derivatives_where_only_some_tensors_need_a_gradient(size, needed):
+    tensors = arguments(size, channels=(1, 2), batch=1)
+    for number, tensor in enumerate(tensors):
+        tensor.requires_grad_(number in needed)
+
+    def penalty(run):
+        output = run(*tensors)
+        wanted = [tensors[number] for number in needed if tensors[number].numel()]
+        grads = torch.autograd.grad(output.square().sum(), wanted, create_graph=True)
+        return torch.autograd.grad(sum(grad.abs().square().sum() for grad in grads), wanted)
+
+    if all(tensors[number].numel() for number in needed):
+        torch.testing.assert_close(penalty(convolve), penalty(frequency_by_frequency))
+
+
+def test_autocast_leaves_it_and_its_gradients_in_full_precision():
     tensors = [t.detach().to(torch.complex64 if t.is_complex() else torch.float32) for t in arguments((4, 5))]
-    with torch.autocast("cpu", torch.bfloat16):
-        output = convolve(tensors[0].bfloat16(), *tensors[1:])
-    torch.testing.assert_close(output, convolve(tensors[0].bfloat16().float(), *tensors[1:]))
+    tensors[0] = tensors[0].bfloat16().float()
+    grad = torch.randn(2, 3, 4, 5)
+    results = []
+    for enabled in (True, False):
+        run = [tensor.clone().requires_grad_() for tensor in tensors]
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            output = convolve(run[0].bfloat16() if enabled else run[0], *run[1:])
+            output.backward(grad)
+        results.append([output, run[1].grad, run[2].grad])
+    torch.testing.assert_close(*results)
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated")  # torch's own, of its tracing

@@ -73,7 +73,13 @@ class TestIsTheLoopWrittenOut:
         )
 
     def test_keeps_the_contract_of_an_operator(self, nonlinearity, dtype):
-        torch.library.opcheck(_scan.scan, (*arguments(nonlinearity, dtype), nonlinearity))
+        input, state, ih, hh, bias = arguments(nonlinearity, dtype)
+        tensors = (input, state, *(weight.detach().mT.contiguous().mT.requires_grad_() for weight in (ih, hh)), bias)
+        torch.library.opcheck(_scan.scan, (*tensors, nonlinearity))
+        states = recurrence(*tensors, nonlinearity).detach()
+        for needs_input in (True, False):
+            of = (states, states, *tensors, nonlinearity, needs_input)
+            torch.library.opcheck(_scan.scan_backward, of, test_utils=("test_schema", "test_faketensor"))
 
     def test_compiles_in_one_piece(self, nonlinearity, dtype):
         tensors = arguments(nonlinearity, dtype)
@@ -97,6 +103,49 @@ def test_says_that_it_has_no_second_derivative():
     (grad,) = torch.autograd.grad(recurrence(*tensors).square().sum(), tensors[0], create_graph=True)
     with pytest.raises(RuntimeError, match="no second derivative"):
         grad.sum().backward()
+
+
+def test_a_batch_may_be_empty():
+    tensors = arguments(batch=0)
+    recurrence(*tensors).sum().backward()
+    assert (tensors[3].grad == 0).all()
+
+
+def test_complex_modrelu_keeps_its_digits_where_z_is_small():
+    torch.manual_seed(0)
+    input, state = 1e-3 * torch.randn(1, 50, 4, dtype=torch.complex64), torch.zeros(50, 4, dtype=torch.complex64)
+    tensors = [input, state, torch.eye(4).cfloat(), torch.eye(4).cfloat(), torch.ones(4)]
+    single, double = tensors, [t.to(torch.complex128 if t.is_complex() else torch.float64) for t in tensors]
+    grad = torch.randn(1, 50, 4, dtype=torch.complex64)
+    for run in (single, double):
+        for tensor in run:
+            tensor.requires_grad_()
+        recurrence(*run).backward(grad.to(run[0].dtype))
+    torch.testing.assert_close(single[0].grad, double[0].grad.to(torch.complex64), rtol=1e-4, atol=0.1)
+
+
+def test_refuses_what_it_does_not_know():
+    tensors = arguments()
+    with pytest.raises(ValueError, match="unknown nonlinearity 'sigmoid'"):
+        recurrence(*tensors, "sigmoid")
+    with pytest.raises(ValueError, match="modReLU needs a bias"):
+        recurrence(*tensors[:4])
+
+
+def test_runs_on_the_meta_device():
+    tensors = [tensor.detach().to("meta").requires_grad_() for tensor in arguments()]
+    output = recurrence(*tensors)
+    output.backward(torch.empty_like(output))
+    assert output.shape == (7, 3, 5)
+    assert tensors[3].grad.shape == (5, 5)
+
+
+def test_autocast_leaves_double_precision():
+    tensors = arguments()
+    with torch.autocast("cpu", torch.bfloat16):
+        output = recurrence(*tensors)
+        output.sum().backward()
+    torch.testing.assert_close(output, recurrence(*tensors))
 
 
 def test_computes_in_the_dtype_of_autocast():
