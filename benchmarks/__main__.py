@@ -21,7 +21,7 @@ RACES: dict[str, Callable[[str], list[Race]]] = {
     "linear": layers.linear,
     "rnn": lambda device: [layers.recurrence(device, size) for size in (170, 512)],
     "convolution": lambda device: [layers.convolution(device)],
-    "lightning": lambda device: [training.overhead(device)],
+    "lightning": lambda device: [training.overhead(device, delay, batch) for delay, batch in ((200, 128), (1, 2))],
 }
 ALL = [*RACES, "growth"]
 

@@ -72,5 +72,5 @@ def draw_growth(growth: dict[str, dict[int, float]], path: Path) -> None:
     axes.minorticks_off()
     axes.set(xlabel="N", ylabel="milliseconds", title="Update of an N x N orthogonal weight")
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="upper left")
     figure.savefig(path, dpi=150)

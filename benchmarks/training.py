@@ -39,16 +39,16 @@ def intervals(starts: list[float]) -> list[float]:
     return steps[len(steps) // 4 :]
 
 
-def problem(device: str) -> tuple[SequenceModel, CopyingMemory]:
+def problem(device: str, delay: int, batch: int) -> tuple[SequenceModel, CopyingMemory]:
     seed_everything(0, verbose=False)
-    data = CopyingMemory(delay=200, batch_size=128, train_size=128 * STEPS, val_size=128)
+    data = CopyingMemory(delay=delay, batch_size=batch, train_size=batch * STEPS, val_size=batch)
     data.setup("fit")
     return SequenceModel(10, 9, 190, nonlinearity="relu").to(device), data
 
 
-def bare(device: str) -> list[float]:
+def bare(device: str, delay: int, batch: int) -> list[float]:
     """The loop that one would write without Lightning."""
-    model, data = problem(device)
+    model, data = problem(device, delay, batch)
     optimizer = torch.optim.RMSprop(model.parameters(), lr=7e-4)
     Projector(model, lr_divider=32).attach(optimizer)
     starts = []
@@ -60,9 +60,9 @@ def bare(device: str) -> list[float]:
     return intervals(starts)
 
 
-def with_lightning(device: str) -> list[float]:
+def with_lightning(device: str, delay: int, batch: int) -> list[float]:
     """``Trainer.fit`` with its default logging, to TensorBoard."""
-    model, data = problem(device)
+    model, data = problem(device, delay, batch)
     model.learning_rate = 7e-4
     clock = Clock()
     with TemporaryDirectory() as folder:
@@ -80,11 +80,11 @@ def with_lightning(device: str) -> list[float]:
     return clock.times()
 
 
-def overhead(device: str, rounds: int = 5) -> Race:
+def overhead(device: str, delay: int, batch: int, rounds: int = 5) -> Race:
     """Both in turn; the time of a turn is the mean of its steps, of which one in fifty logs."""
-    turns: dict[str, Callable[[str], list[float]]] = {"bare loop": bare, "Lightning": with_lightning}
+    turns: dict[str, Callable[[str, int, int], list[float]]] = {"bare loop": bare, "Lightning": with_lightning}
     times: dict[str, list[float]] = {name: [] for name in turns}
     for _ in range(rounds):
         for name, turn in turns.items():
-            times[name].append(statistics.mean(turn(device)))
-    return Race("training step, copying T = 200, N = 190, B = 128, RMSprop", times, "bare loop")
+            times[name].append(statistics.mean(turn(device, delay, batch)))
+    return Race(f"training step, copying T = {delay}, N = 190, B = {batch}, RMSprop", times, "bare loop")
