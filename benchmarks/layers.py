@@ -17,12 +17,10 @@ from projunn_lightning.nn import OrthogonalConv2d, UnitaryRNN
 
 
 def training_step(module: nn.Module, input: Tensor, *, constrained: bool = False) -> Callable[[], object]:
-    optimizer = torch.optim.SGD(module.parameters(), lr=1e-5)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
     if constrained:
         Projector(module).attach(optimizer)
-    # A linear loss: that of |output|^2 is no function of an orthogonal weight, and the denormal numbers of its updates
-    # slow a matrix_exp down.
-    direction = torch.randn_like(module(input))
+    direction = gradient(module(input), input)
 
     def step() -> None:
         optimizer.zero_grad()
@@ -30,6 +28,15 @@ def training_step(module: nn.Module, input: Tensor, *, constrained: bool = False
         optimizer.step()
 
     return step
+
+
+def gradient(output: Tensor, input: Tensor) -> Tensor:
+    """The gradient of a linear loss: with normal inputs, that of a square weight has a Frobenius norm of about 1.
+
+    A ``matrix_exp`` and its derivative take longer for a larger one, and much longer for one so small (as that of
+    ``|output|^2``, which is no function of an orthogonal weight) that its products are denormal numbers.
+    """
+    return torch.randn_like(output) / (len(input) ** 0.5 * input[0].numel())
 
 
 def linear(device: str, size: int = 2048, batch: int = 64) -> list[Race]:
@@ -106,8 +113,8 @@ class TextbookConvolution(nn.Module):
 
 
 def textbook_step(layer: TextbookConvolution, input: Tensor) -> Callable[[], object]:
-    optimizer = torch.optim.SGD(layer.parameters(), lr=1e-5)
-    direction = torch.randn_like(input)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    direction = gradient(input, input)
 
     def step() -> None:
         optimizer.zero_grad()

@@ -25,21 +25,21 @@ def sizes(height: int, width: int) -> tuple[int, int, int]:
 
 
 def split(spectrum: Tensor, height: int, width: int) -> Parts:
-    """The three parts, ``(frequencies, *)``, of a half spectrum ``(W // 2 + 1, H, *)``; own entries as reals."""
-    inner = spectrum[1 : 1 + (width - 1) // 2]
-    edge = spectrum[:: width // 2] if width % 2 == 0 else spectrum[:1]
-    half = edge[:, 1 : 1 + (height - 1) // 2]
-    own = edge[:, :: height // 2] if height % 2 == 0 else edge[:, :1]
+    """The three parts, ``(frequencies, *)``, of a half spectrum ``(H, W // 2 + 1, *)``; own entries as reals."""
+    inner = spectrum[:, 1 : 1 + (width - 1) // 2]
+    edge = spectrum[:, :: width // 2] if width % 2 == 0 else spectrum[:, :1]
+    half = edge[1 : 1 + (height - 1) // 2]
+    own = edge[:: height // 2] if height % 2 == 0 else edge[:1]
     return inner.flatten(0, 1), half.flatten(0, 1), own.flatten(0, 1).real
 
 
 def fill(parts: Parts, height: int, width: int) -> Tensor:
-    """The half spectrum ``(W // 2 + 1, H, *)`` of its parts."""
+    """The half spectrum ``(H, W // 2 + 1, *)`` of its parts."""
     inner, half, own = parts
     edges = 2 - width % 2
-    half, own = half.unflatten(0, (edges, -1)), own.unflatten(0, (edges, -1)).to(inner.dtype)
-    edge = torch.cat([own[:, :1], half, own[:, 1:], half.flip(1).conj()], dim=1)
-    return torch.cat([edge[:1], inner.unflatten(0, (-1, height)), edge[1:]])
+    half, own = half.unflatten(0, (-1, edges)), own.unflatten(0, (-1, edges)).to(inner.dtype)
+    edge = torch.cat([own[:1], half, own[1:], half.flip(0).conj()])
+    return torch.cat([edge[:, :1], inner.unflatten(0, (height, -1)), edge[:, 1:]], dim=1)
 
 
 def convolve(input: Tensor, weight: Tensor, weight_real: Tensor) -> Tensor:
@@ -52,11 +52,11 @@ def convolve(input: Tensor, weight: Tensor, weight_real: Tensor) -> Tensor:
 
 def _columns(images: Tensor) -> Parts:
     """Half spectrum in parts ``(frequencies, channels, B)``: for each frequency one matrix product takes all images."""
-    return split(torch.fft.rfft2(images).permute(3, 2, 1, 0).contiguous(), *images.shape[-2:])
+    return split(torch.fft.rfft2(images).permute(2, 3, 1, 0).contiguous(), *images.shape[-2:])
 
 
 def _images(parts: Parts, height: int, width: int) -> Tensor:
-    return torch.fft.irfft2(fill(parts, height, width).permute(3, 2, 1, 0).contiguous(), s=(height, width))
+    return torch.fft.irfft2(fill(parts, height, width).permute(3, 2, 0, 1).contiguous(), s=(height, width))
 
 
 def _forward(input: Tensor, weight: Tensor, weight_real: Tensor) -> tuple[Tensor, Parts]:

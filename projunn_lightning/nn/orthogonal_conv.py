@@ -126,7 +126,7 @@ class OrthogonalConv2d(nn.Module):
         if self.is_complex:
             return weight
         inner = sizes(*self.size)[0]
-        return fill((weight[:inner], weight[inner:], self.weight_real), *self.size).transpose(0, 1).flatten(0, 1)
+        return fill((weight[:inner], weight[inner:], self.weight_real), *self.size).flatten(0, 1)
 
     def kernel(self) -> Tensor:
         """The spatial kernel, ``(out_channels, in_channels, H, W)``; entry (0, 0) acts on a pixel's own place.

@@ -21,13 +21,13 @@ def frequency_by_frequency(input, weight, weight_real):
     height, width = input.shape[-2:]
     inner = sizes(height, width)[0]
     spectrum = fill((weight[:inner], weight[inner:], weight_real), height, width)
-    product = torch.einsum("jhoi,bihj->bohj", spectrum, torch.fft.rfft2(input))
+    product = torch.einsum("hjoi,bihj->bohj", spectrum, torch.fft.rfft2(input))
     return torch.fft.irfft2(product, s=(height, width))
 
 
 @every_size
 def test_the_parts_of_a_real_spectrum_fill_it_again(size):
-    spectrum = torch.fft.rfft2(torch.randn(3, *size, dtype=torch.float64)).permute(2, 1, 0)
+    spectrum = torch.fft.rfft2(torch.randn(3, *size, dtype=torch.float64)).permute(1, 2, 0)
     parts = split(spectrum, *size)
     assert tuple(map(len, parts)) == sizes(*size)
     torch.testing.assert_close(fill(parts, *size), spectrum)
