@@ -34,11 +34,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="of torch (its own choice)")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     options = parser.parse_args()
-    which = options.which or [*RACES, "growth"]
-    if unknown := set(which) - {*RACES, "growth"}:
-        parser.error(
-            f"unknown benchmark {', '.join(sorted(unknown))}, expected some of {', '.join([*RACES, 'growth'])}"
-        )
+    which = options.which or ALL
+    if unknown := set(which) - set(ALL):
+        parser.error(f"unknown benchmark {', '.join(sorted(unknown))}, expected some of {', '.join(ALL)}")
     if options.threads:
         torch.set_num_threads(options.threads)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)

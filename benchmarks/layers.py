@@ -46,15 +46,13 @@ def linear(device: str, size: int = 2048, batch: int = 64) -> list[Race]:
     def layer() -> nn.Linear:
         return nn.Linear(size, size, bias=False, device=device)
 
-    def plain_and_ours() -> Contestants:
-        return {
-            "plain": training_step(layer(), input),
-            "projUNN": training_step(orthogonal(layer(), init="haar"), input, constrained=True),
-        }
-
     def parametrized(name: str) -> Callable[[], object]:
         return training_step(parametrizations.orthogonal(layer(), orthogonal_map=name), input)
 
+    contestants: Contestants = {
+        "plain": training_step(layer(), input),
+        "projUNN": training_step(orthogonal(layer(), init="haar"), input, constrained=True),
+    }
     slow = {"plain": training_step(layer(), input)}
     slow |= {f"parametrizations.orthogonal, {name}": parametrized(name) for name in ("cayley", "matrix_exp")}
     if find_spec("geotorch"):
@@ -65,7 +63,7 @@ def linear(device: str, size: int = 2048, batch: int = 64) -> list[Race]:
         slow["geotorch.orthogonal"] = training_step(constrained, input)
     title = f"training step of a linear layer, N = {size}, batch {batch}, SGD"
     return [
-        race(title, plain_and_ours(), reference="plain", rounds=30),
+        race(title, contestants, reference="plain", rounds=30),
         race(f"the same, rivals: {title}", slow, reference="plain", rounds=3),
     ]
 

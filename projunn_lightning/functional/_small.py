@@ -44,7 +44,7 @@ def polar(k: Tensor) -> Tensor:
     if k.shape[-2] > k.shape[-1]:
         q, r = torch.linalg.qr(k)
         return q @ polar(r)
-    return _polar_2x2(k) if k.shape[-1] == 2 else _polar_newton(k, iterations=10)
+    return _polar_2x2(k) if k.shape[-1] == 2 else _polar_newton(k)
 
 
 def _polar_2x2(k: Tensor) -> Tensor:
@@ -57,9 +57,9 @@ def _polar_2x2(k: Tensor) -> Tensor:
     return x / (0.5 * x.abs().square().sum(dim=(-2, -1), keepdim=True)).sqrt()
 
 
-def _polar_newton(x: Tensor, iterations: int) -> Tensor:
+def _polar_newton(x: Tensor) -> Tensor:
     """Scaled Newton iteration; ten steps reach double precision from anywhere (Higham 2008, section 8.6)."""
-    for _ in range(iterations):
+    for _ in range(10):
         inverse = torch.linalg.inv_ex(x).inverse.mH
         mu = (_norms(inverse) / _norms(x)).pow(0.25)
         x = 0.5 * (mu * x + inverse / mu)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -62,9 +63,10 @@ def written_out(
     input: Tensor, state: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor | None, nonlinearity: str
 ) -> Tensor:
     """:func:`recurrence` as a loop."""
+    function: Callable[[Tensor], Tensor]
     if nonlinearity == "modrelu":
         assert bias is not None
-        drive, function = F.linear(input, weight_ih), _modrelu_of(bias)
+        drive, function = F.linear(input, weight_ih), partial(modrelu, bias=bias)
     else:
         drive, function = F.linear(input, weight_ih, bias), _by_parts(nonlinearity)
     states = []
@@ -72,10 +74,6 @@ def written_out(
         state = function(torch.addmm(x, state, weight_hh.mT))
         states.append(state)
     return torch.stack(states)
-
-
-def _modrelu_of(bias: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda z: modrelu(z, bias)
 
 
 def _by_parts(nonlinearity: str) -> Callable[[Tensor], Tensor]:
