@@ -14,6 +14,16 @@ settings.load_profile("project")
 os.environ.setdefault("COLUMNS", "200")  # error messages stay on one line
 
 
+@pytest.fixture(scope="session")
+def world():
+    """Two processes that talk by gloo, started once."""
+    from world import World
+
+    processes = World()
+    yield processes
+    processes.close()
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     seed_everything(0, verbose=False)

@@ -16,11 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from projunn_lightning.functional import init as inits
-from projunn_lightning.functional.unitarity import nearest_unitary, unitarity_error
+from projunn_lightning.functional._sharded import Matrices, Sharded, is_sharded
+from projunn_lightning.functional.unitarity import nearest_unitary, nearest_unitary_, unitarity_error
 
 Init = Literal["polar", "haar", "identity", "henaff", "cayley"]
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
+FLAT_REMEDY = (
+    "FSDP1 and DeepSpeed flatten parameters; shard by FSDP2 instead: strategy=ModelParallelStrategy(), with "
+    "torch.distributed.fsdp.fully_shard in the LightningModule's configure_model"
+)
 _RECORD = "_orthogonal_parameters"
 _DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 # The stacked weights of torch's own modules: (module, parameter, number of matrices along dim 0).
@@ -49,8 +54,13 @@ class Constraint:
     chunks: int = 1
     flatten: bool = False
 
-    def matrices(self, tensor: Tensor) -> Tensor:
-        """The tensor as matrices ``(*, n, p)``: a view where its memory layout allows one, otherwise a copy."""
+    def matrices(self, tensor: Tensor) -> Matrices:
+        """The tensor as matrices ``(*, n, p)``: a view where its memory layout allows one, otherwise a copy.
+
+        Of a sharded tensor, what stands for its matrices on this rank; always a view.
+        """
+        if is_sharded(tensor):
+            return Sharded.of(tensor, self.chunks, self.flatten)
         if self.flatten:
             tensor = tensor.flatten(1)
         return tensor if self.chunks == 1 else tensor.reshape(self.chunks, -1, tensor.shape[-1])
@@ -168,19 +178,54 @@ def check(name: str, parameter: Tensor, constraint: Constraint) -> None:
         raise ConstraintError(f"{name}: {parameter.shape[0]} rows do not divide into {constraint.chunks} chunks")
     if constraint.chunks > 1 and parameter.ndim > 2 and not constraint.flatten:
         raise ConstraintError(f"{name} has shape {tuple(parameter.shape)}; only a 2-dimensional weight has chunks")
+    if is_sharded(parameter):
+        _check_placements(name, parameter, constraint)
     if 0 in parameter.shape:
         raise ConstraintError(f"{name} has shape {tuple(parameter.shape)}, which holds no numbers")
 
 
+def _check_placements(name: str, parameter: Tensor, constraint: Constraint) -> None:
+    try:
+        constraint.matrices(parameter)
+    except ValueError as error:
+        raise ConstraintError(f"{name} is a DTensor that cannot be kept orthogonal: {error}") from None
+
+
+def refuse_flat(module: nn.Module) -> None:
+    """Raise a :class:`ConstraintError` if a parameter of the module is part of a flat one, as by FSDP1 or ZeRO-3."""
+    for name, parameter in module.named_parameters():
+        if hasattr(parameter, "_fsdp_flattened") or hasattr(parameter, "ds_id"):  # set by FSDP1; by DeepSpeed
+            raise ConstraintError(f"{name} is part of a flat parameter and no matrix any more. {FLAT_REMEDY}")
+
+
 def check_finite(name: str, parameter: Tensor) -> None:
-    """Raise a :class:`ConstraintError` if the parameter holds a NaN or an infinity."""
-    if not torch.isfinite(parameter).all():
+    """Raise a :class:`ConstraintError` if the parameter holds a NaN or an infinity, on any rank."""
+    matrices = Constraint().matrices(parameter)
+    local = matrices.local if isinstance(matrices, Sharded) else parameter
+    bad = (~torch.isfinite(local)).any().float()
+    if matrices.summed(bad) if isinstance(matrices, Sharded) else bad:
         raise ConstraintError(f"{name} holds values that are not finite; initialise it before it is constrained")
 
 
 @torch.no_grad()
 def initialise_(parameter: Tensor, constraint: Constraint, init: Init) -> None:
-    """Fill the parameter's matrices in place."""
+    """Fill the parameter's matrices in place.
+
+    Raises:
+        ConstraintError: if the parameter is sharded and is to be anything but the nearest unitary matrix, or has none.
+    """
     matrices = constraint.matrices(parameter)
+    if isinstance(matrices, Sharded):
+        _initialise_sharded_(matrices, constraint.matrices(torch.empty_like(parameter)), init)
+        return
     matrices = nearest_unitary(matrices) if init == "polar" else getattr(inits, f"{init}_")(matrices.clone())
     parameter.copy_(matrices.reshape(parameter.shape))
+
+
+def _initialise_sharded_(matrices: Sharded, scratch: Matrices, init: Init) -> None:
+    assert isinstance(scratch, Sharded)
+    before = "declare it with projunn_lightning.orthogonal before fully_shard or parallelize_module"
+    if init != "polar":
+        raise ConstraintError(f"init {init!r} needs the whole weight, which is sharded already: {before}")
+    if not nearest_unitary_(matrices, scratch):
+        raise ConstraintError(f"a sharded weight is singular, or nearly, and no unitary matrix is near it: {before}")

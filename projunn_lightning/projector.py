@@ -20,8 +20,10 @@ from projunn_lightning.constraint import (
     declared,
     initialise_,
     matching,
+    refuse_flat,
     unitarity_errors,
 )
+from projunn_lightning.functional._sharded import is_sharded
 from projunn_lightning.functional.retraction import Variant
 from projunn_lightning.functional.sampling import Sampler
 from projunn_lightning.update import Update, Weight
@@ -84,6 +86,7 @@ class Projector:
     # ---- which parameters ----
 
     def _choose(self, parameters: str | Iterable[str] | None) -> dict[str, Weight]:
+        refuse_flat(self.module)
         patterns = [parameters] if isinstance(parameters, str) else list(parameters or ())
         old = declared(self.module)
         chosen = {**old, **matching(self.module, patterns)}
@@ -133,7 +136,12 @@ class Projector:
         held = {id(parameter) for group in groups for parameter in group["params"]}
         for weight in self._weights.values():
             parameter = self._parameter(weight)
-            check(weight.name, parameter, weight.constraint)  # a strategy may have changed the precision
+            check(weight.name, parameter, weight.constraint)  # a strategy may have changed precision or placements
+            if self.update.sampler == "svd" and is_sharded(parameter):
+                raise ConstraintError(
+                    f"sampler 'svd' needs the whole update of {weight.name} on one rank, which is sharded; choose "
+                    "'lsi', 'column' or 'subspace'"
+                )
             check_finite(weight.name, parameter)
             if parameter.requires_grad and id(parameter) not in held:
                 raise ConstraintError(

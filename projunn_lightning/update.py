@@ -10,10 +10,16 @@ from torch import Generator, Tensor
 
 from projunn_lightning.constraint import Constraint, ConstraintError
 from projunn_lightning.functional._random import generator_for
+from projunn_lightning.functional._sharded import Matrices, Sharded, is_sharded
 from projunn_lightning.functional._thin import add_product
 from projunn_lightning.functional.retraction import VARIANTS, Factors, Variant, low_rank_change
 from projunn_lightning.functional.sampling import SAMPLERS, Sampler, rank_k
-from projunn_lightning.functional.unitarity import estimate_unitarity_error, nearest_unitary, newton_schulz
+from projunn_lightning.functional.unitarity import (
+    estimate_unitarity_error,
+    nearest_unitary,
+    nearest_unitary_,
+    newton_schulz,
+)
 
 CHECK_EVERY = 64
 """Steps between two looks at the drift. Rounding adds about 1e-8 a step (float32), so a look comes in good time."""
@@ -92,26 +98,29 @@ class Update:
 
     def _rotate_(self, weights: tuple[Weight, ...], parameters: tuple[Tensor, ...]) -> None:
         """Turn the updates of weights alike into the weights that they lead to."""
-        views = [weight.constraint.matrices for weight in weights]
-        before = _stacked(view(_before(weight)) for view, weight in zip(views, weights, strict=True))
-        targets = [view(parameter) for view, parameter in zip(views, parameters, strict=True)]
-        left, right = self._change(weights, before, _stacked(targets))
-        if len(weights) == 1:
-            changed: Sequence[Tensor] = [add_product(before, left, right, out=targets[0])]
-        else:
-            changed = add_product(before, left, right).unbind()
-        for parameter, matrices in zip(parameters, changed, strict=True):
+        before = _stacked([weight.constraint.matrices(_before(weight)) for weight in weights])
+        update = _stacked([weight.constraint.matrices(of) for weight, of in zip(weights, parameters, strict=True)])
+        left, right = self._change(weights, before, update)
+        if isinstance(before, Sharded) and isinstance(update, Sharded):
+            before.add_product(left, right, out=update)
+            return
+        assert isinstance(before, Tensor)
+        assert isinstance(update, Tensor)
+        single = len(weights) == 1
+        changed = add_product(before, left, right, out=update)
+        for parameter, matrices in zip(parameters, [changed] if single else changed.unbind(), strict=True):
             if matrices.data_ptr() != parameter.data_ptr():
                 parameter.copy_(matrices.reshape(parameter.shape))
 
-    def _change(self, weights: tuple[Weight, ...], before: Tensor, update: Tensor) -> Factors:
+    def _change(self, weights: tuple[Weight, ...], before: Matrices, update: Matrices) -> Factors:
         """L and R with W' = W + L R^H; zeros, and a count more, for an update that is not finite."""
         generators = [self._generator(weight, update.device) for weight in weights]
         single = len(weights) == 1
         basis = None
         if self.sampler == "subspace":
-            one = update if single else update[0]
-            basis = _stacked(self._warm_basis(*of, one) for of in zip(weights, generators, strict=True))
+            shape = (*update.shape[0 if single else 1 : -2], update.shape[-1], self.rank)
+            bases = [self._warm_basis(*of, update.new_empty(*shape)) for of in zip(weights, generators, strict=True)]
+            basis = bases[0] if single else torch.stack(bases)
         generator = generators[0] if single else generators
         a, b = rank_k(update, self.rank, self.sampler, generator=generator, basis=basis)
         left, right = low_rank_change(self.variant, before, a / self.lr_divider, b)
@@ -131,11 +140,10 @@ class Update:
         """Random numbers for this step of this weight, the same on every rank and after a resume."""
         return generator_for(f"{self.seed}/{weight.step}/{weight.name}", device)
 
-    def _warm_basis(self, weight: Weight, generator: Generator, update: Tensor) -> Tensor:
-        shape = (*update.shape[:-2], update.shape[-1], self.rank)
-        if weight.basis is not None and weight.basis.shape == shape:  # a checkpoint may come from another rank
-            return weight.basis.to(update)
-        return torch.randn(shape, generator=generator, dtype=update.dtype, device=update.device)
+    def _warm_basis(self, weight: Weight, generator: Generator, empty: Tensor) -> Tensor:
+        if weight.basis is not None and weight.basis.shape == empty.shape:  # a checkpoint may come from another rank
+            return weight.basis.to(empty)
+        return empty.normal_(generator=generator)
 
     def _correct_drift_(self, weight: Weight, parameter: Tensor) -> None:
         matrices = weight.constraint.matrices(parameter)
@@ -143,9 +151,14 @@ class Update:
         error = estimate_unitarity_error(matrices, generator=generator).max()
         if not error > self.tolerance / 2:
             return
-        # Newton-Schulz squares a small error; from afar (somebody wrote to the weight) only the SVD is safe.
-        matrices = newton_schulz(matrices) if error < 0.01 else nearest_unitary(matrices)
-        parameter.copy_(matrices.reshape(parameter.shape))
+        if isinstance(matrices, Tensor):
+            # Newton-Schulz squares a small error; from afar (somebody wrote to the weight) only the SVD is safe.
+            matrices = newton_schulz(matrices) if error < 0.01 else nearest_unitary(matrices)
+            parameter.copy_(matrices.reshape(parameter.shape))
+        else:
+            scratch = weight.constraint.matrices(_before(weight))
+            assert isinstance(scratch, Sharded)
+            nearest_unitary_(matrices, scratch)
         weight.reorthonormalisations += 1
 
 
@@ -155,17 +168,16 @@ def _before(weight: Weight) -> Tensor:
 
 
 def _batches(pairs: Iterable[tuple[Weight, Tensor]]) -> Iterable[list[tuple[Weight, Tensor]]]:
-    """Small weights of one shape together, the others one by one."""
+    """Small weights of one shape together; large and sharded ones one by one."""
     batches: dict[object, list[tuple[Weight, Tensor]]] = {}
     for weight, parameter in pairs:
         shape = weight.constraint.matrices(parameter).shape
-        small = parameter.numel() <= SMALL
+        small = parameter.numel() <= SMALL and not is_sharded(parameter)
         key = (shape, parameter.dtype, parameter.device) if small else weight
         batches.setdefault(key, []).append((weight, parameter))
     return batches.values()
 
 
-def _stacked(tensors: Iterable[Tensor]) -> Tensor:
-    """Along a new first dimension; one alone as it is."""
-    tensors = list(tensors)
-    return tensors[0] if len(tensors) == 1 else torch.stack(tensors)
+def _stacked(matrices: list[Matrices]) -> Matrices:
+    """Those of several weights along a new first dimension; of one alone as they are."""
+    return matrices[0] if len(matrices) == 1 else torch.stack([m for m in matrices if isinstance(m, Tensor)])

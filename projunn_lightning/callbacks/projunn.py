@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from projunn_lightning.constraint import ConstraintError
+from projunn_lightning.constraint import FLAT_REMEDY, ConstraintError
 from projunn_lightning.functional.retraction import Variant
 from projunn_lightning.functional.sampling import Sampler
 from projunn_lightning.projector import Projector
@@ -92,6 +93,10 @@ class ProjUNN(Callback):
             raise ConstraintError(
                 f"precision={trainer.precision!r} keeps weights in half precision, in which they cannot stay "
                 f"orthogonal; use {str(trainer.precision).replace('true', 'mixed')!r}"
+            )
+        if isinstance(trainer.strategy, FSDPStrategy | DeepSpeedStrategy):
+            raise ConstraintError(
+                f"strategy {type(trainer.strategy).__name__} leaves no matrix to keep orthogonal. {FLAT_REMEDY}"
             )
         # A model that builds its layers in these hooks is checked when it has them.
         if not any(is_overridden(hook, pl_module) for hook in ("setup", "configure_model")):

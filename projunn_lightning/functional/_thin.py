@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from projunn_lightning.functional._sharded import Matrices
 
-def times(w: Tensor, x: Tensor) -> Tensor:
+
+def times(w: Matrices, x: Tensor) -> Tensor:
     """``W X`` of W ``(*, n, p)``, often the conjugate transpose of a stored matrix, and X ``(*, p, k)`` of few columns.
 
     A row-major W times a column or many is what BLAS is made for; a transposed W, or a few columns, take up to five
     times as long as the same product transposed. A W that is to be conjugated is not, but X is.
     """
+    if not isinstance(w, Tensor):
+        return w.times(x)
     if w.stride(-1) == 1 and x.shape[-1] > 6 and not w.is_conj():
         return w @ x.contiguous()
     if w.is_conj():

@@ -18,6 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from projunn_lightning.functional._sharded import Matrices
 from projunn_lightning.functional._small import exp_minus_identity, identity, polar
 from projunn_lightning.functional._thin import add_product, times
 
@@ -80,7 +81,7 @@ def cayley(weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return _retract("cayley", weight, a, b)
 
 
-def low_rank_change(variant: Variant, weight: Tensor, a: Tensor, b: Tensor) -> Factors:
+def low_rank_change(variant: Variant, weight: Matrices, a: Tensor, b: Tensor) -> Factors:
     """Thin L ``(*, n, m)`` and R ``(*, p, m)``, m at most 2 k, with ``W' = W + L R^H``."""
     factors = VARIANTS[variant]
     if weight.shape[-2] >= weight.shape[-1]:
@@ -100,17 +101,17 @@ def _retract(variant: Variant, weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return add_product(weight, left, right)
 
 
-def _tangent_factors(weight: Tensor, a: Tensor, b: Tensor) -> Factors:
+def _tangent_factors(weight: Matrices, a: Tensor, b: Tensor) -> Factors:
     """exp(A) = I + Q (exp(S) - I) Q^H."""
     return _rotation_factors(weight, a, b, exp_minus_identity)
 
 
-def _cayley_factors(weight: Tensor, a: Tensor, b: Tensor) -> Factors:
+def _cayley_factors(weight: Matrices, a: Tensor, b: Tensor) -> Factors:
     """(I - A/2)^-1 (I + A/2) = I + Q (I - S/2)^-1 S Q^H, where I - S/2 is always regular."""
     return _rotation_factors(weight, a, b, lambda s: torch.linalg.inv_ex(identity(s) - 0.5 * s).inverse @ s)
 
 
-def _rotation_factors(weight: Tensor, a: Tensor, b: Tensor, core: Callable[[Tensor], Tensor]) -> Factors:
+def _rotation_factors(weight: Matrices, a: Tensor, b: Tensor, core: Callable[[Tensor], Tensor]) -> Factors:
     """L = Q core(S), R = W^H Q, where [a, c] = Q [T_a, T_c], so that A = Q S Q^H with the skew S of T_a T_c^H."""
     k = a.shape[-1]
     # Q has min(2 k, n) columns, which are orthonormal also where a and c are parallel or zero.
@@ -119,7 +120,7 @@ def _rotation_factors(weight: Tensor, a: Tensor, b: Tensor, core: Callable[[Tens
     return q @ core(0.5 * (x - x.mH)), times(weight.mH, q)
 
 
-def _direct_factors(weight: Tensor, a: Tensor, b: Tensor) -> Factors:
+def _direct_factors(weight: Matrices, a: Tensor, b: Tensor) -> Factors:
     """L = Y (H - I) + P J, R = Q, where [b, W^H a] = Q [T_b, T_a], Y = W Q, a - W W^H a = P S, [H; J] = polar(K).
 
     In the bases Q and [W Q, P] the updated weight W + a b^H is the 3k x 2k matrix K = [I + T_a T_b^H; S T_b^H]; P, S
@@ -144,7 +145,7 @@ def _direct_factors(weight: Tensor, a: Tensor, b: Tensor) -> Factors:
     return y @ (outer[..., :m, :] - identity(q)) + basis @ outer[..., m:, :], q
 
 
-VARIANTS: dict[Variant, Callable[[Tensor, Tensor, Tensor], Factors]] = {
+VARIANTS: dict[Variant, Callable[[Matrices, Tensor, Tensor], Factors]] = {
     "direct": _direct_factors,
     "tangent": _tangent_factors,
     "cayley": _cayley_factors,

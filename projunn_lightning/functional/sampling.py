@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Generator, Tensor
 
+from projunn_lightning.functional._sharded import Matrices
 from projunn_lightning.functional._thin import times
 
 Sampler = Literal["lsi", "column", "svd", "subspace"]
@@ -16,7 +17,7 @@ SAMPLERS: tuple[str, ...] = get_args(Sampler)
 
 
 def rank_k(
-    update: Tensor,
+    update: Matrices,
     rank: int,
     sampler: Sampler = "lsi",
     *,
@@ -55,12 +56,18 @@ def rank_k(
     if not 1 <= rank <= min(n, p):
         raise ValueError(f"rank must be from 1 to min(n, p) = {min(n, p)} for an update {n} x {p}, found {rank}")
     if sampler == "svd":
+        if not isinstance(update, Tensor):
+            raise ValueError("sampler 'svd' needs the whole update on one rank, and it is sharded")
         return _truncated_svd(update, rank)
     if sampler == "lsi":
         b = orthonormalise(times(update.mH, _gaussian(update, n, rank, generator)))
         return times(update, b), b
     if sampler == "column":
-        span = update.gather(-1, _drawn_columns(update, rank, generator))
+        drawn = _drawn_columns(update, rank, generator)
+        if isinstance(update, Tensor):
+            span = update.gather(-1, drawn[..., None, :].expand(*update.shape[:-1], rank))
+        else:
+            span = update.columns(drawn)
     elif sampler == "subspace":
         if basis is None:
             basis = _gaussian(update, p, rank, generator)
@@ -88,20 +95,19 @@ def orthonormalise(y: Tensor) -> Tensor:
     return y / torch.linalg.vector_norm(y, dim=-2, keepdim=True)
 
 
-def _gaussian(update: Tensor, rows: int, rank: int, generator: Generators) -> Tensor:
+def _gaussian(update: Matrices, rows: int, rank: int, generator: Generators) -> Tensor:
     return _drawn(update.new_empty(*update.shape[:-2], rows, rank), Tensor.normal_, generator)
 
 
-def _drawn_columns(update: Tensor, rank: int, generator: Generators) -> Tensor:
-    """Indices ``(*, n, k)`` of columns drawn without replacement with probability in proportion to squared length.
+def _drawn_columns(update: Matrices, rank: int, generator: Generators) -> Tensor:
+    """Indices ``(*, k)`` of columns drawn without replacement with probability in proportion to squared length.
 
     An exponential race: the column with the smallest ``E_j / |D_j|^2`` comes first. Unlike ``torch.multinomial`` it
     takes zero matrices and needs no host synchronisation.
     """
-    lengths = torch.linalg.vector_norm(update, dim=-2)
+    lengths = torch.linalg.vector_norm(update, dim=-2) if isinstance(update, Tensor) else update.column_lengths()
     race = lengths.square() / _drawn(torch.empty_like(lengths), Tensor.exponential_, generator)
-    drawn = race.topk(rank, dim=-1).indices
-    return drawn[..., None, :].expand(*update.shape[:-1], rank)
+    return race.topk(rank, dim=-1).indices
 
 
 def _drawn(empty: Tensor, draw_: Callable[..., Tensor], generator: Generators) -> Tensor:

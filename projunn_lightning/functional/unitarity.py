@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Generator, Tensor
 
+from projunn_lightning.functional._random import generator_for
+from projunn_lightning.functional._sharded import Matrices, Sharded
 from projunn_lightning.functional._small import identity
+from projunn_lightning.functional._thin import times
+
+WIDTH = 64
+"""Columns of sharded matrices that are looked at together; so many are whole on every rank."""
 
 
-def unitarity_error(weight: Tensor) -> Tensor:
+def unitarity_error(weight: Matrices) -> Tensor:
     """``|W^H W - I|_F / sqrt(p)``: zero on the Stiefel manifold, and independent of the size for a given rounding.
 
     Args:
@@ -22,19 +30,22 @@ def unitarity_error(weight: Tensor) -> Tensor:
     >>> unitarity_error(2 * torch.eye(3))
     tensor(3.)
     """
+    if isinstance(weight, Sharded):
+        columns = [torch.linalg.vector_norm(residual, dim=-2) for _, residual in _residuals(weight)]
+        return torch.linalg.vector_norm(torch.cat(columns, dim=-1), dim=-1) / min(weight.shape[-2:]) ** 0.5
     w = _tall(weight)
     gram = w.mH @ w
     return torch.linalg.matrix_norm(gram - identity(gram)) / gram.shape[-1] ** 0.5
 
 
-def estimate_unitarity_error(weight: Tensor, *, generator: Generator | None = None) -> Tensor:
+def estimate_unitarity_error(weight: Matrices, *, generator: Generator | None = None) -> Tensor:
     """An unbiased (in its square) estimate of :func:`unitarity_error` at O(n p): ``|W^H W x - x| / sqrt(p)``, x normal.
 
     Its relative standard deviation is about ``p^(-1/2)`` where the error is spread over all directions, as rounding is.
     """
-    w = _tall(weight)
+    w = weight.mH if weight.shape[-2] < weight.shape[-1] else weight
     x = torch.randn(*w.shape[:-2], w.shape[-1], 1, generator=generator, dtype=w.dtype, device=w.device)
-    return torch.linalg.vector_norm(w.mH @ (w @ x) - x, dim=(-2, -1)) / w.shape[-1] ** 0.5
+    return torch.linalg.vector_norm(times(w.mH, times(w, x)) - x, dim=(-2, -1)) / w.shape[-1] ** 0.5
 
 
 def nearest_unitary(weight: Tensor) -> Tensor:
@@ -61,6 +72,57 @@ def newton_schulz(weight: Tensor) -> Tensor:
     # As a small correction of W, which rounds less than the product with a matrix near I.
     w = w + 0.5 * (w @ (identity(gram) - gram))
     return w.mH if weight.shape[-2] < weight.shape[-1] else w
+
+
+def nearest_unitary_(weight: Sharded, scratch: Sharded) -> bool:
+    """Move sharded matrices to :func:`nearest_unitary`, in place, by Newton-Schulz steps over blocks of columns.
+
+    A step takes three products of the whole with blocks of :data:`WIDTH` columns; near the manifold one is enough, from
+    afar some twenty or thirty.
+
+    Args:
+        weight: the matrices, of full rank.
+        scratch: memory of the same layout, which is overwritten.
+
+    Returns:
+        Whether they have got there; not so from a matrix that is singular, or nearly.
+    """
+    norm = _spectral_norm(weight)
+    if norm > 1.5 or 0 < norm < 0.7:
+        weight.local.mul_(1 / norm)
+    for _ in range(100):
+        scratch.local.copy_(weight.local)
+        squares = torch.zeros((), device=weight.device, dtype=weight.dtype.to_real())
+        for unit, residual in _residuals(scratch):
+            squares += torch.linalg.vector_norm(residual).square()
+            if weight.shape[-2] < weight.shape[-1]:
+                weight.add_product(unit, -0.5 * times(scratch.mH, residual), out=weight)
+            else:
+                weight.add_product(-0.5 * times(scratch, residual), unit, out=weight)
+        if squares < torch.finfo(weight.dtype).eps:  # before the step, which squares what is left
+            return True
+    return False
+
+
+def _residuals(weight: Sharded) -> Iterator[tuple[Tensor, Tensor]]:
+    """Unit vectors E, some columns of I, and ``(W^H W - I) E`` of a tall W, until all of I has been had."""
+    w = weight.mH if weight.shape[-2] < weight.shape[-1] else weight
+    p = w.shape[-1]
+    for start in range(0, p, WIDTH):
+        unit = w.new_empty(*w.shape[:-2], p, min(WIDTH, p - start)).zero_()
+        unit.diagonal(-start, -2, -1).fill_(1)
+        yield unit, times(w.mH, times(w, unit)) - unit
+
+
+def _spectral_norm(w: Sharded) -> Tensor:
+    """The largest singular value of all the matrices, by a power iteration: at least nine tenths of it."""
+    generator = generator_for("spectral norm", w.device)
+    x = w.new_empty(*w.shape[:-2], w.shape[-1], 1).normal_(generator=generator)
+    norm = x.new_zeros((), dtype=w.dtype.to_real())
+    for _ in range(30):
+        x = times(w.mH, times(w, x / torch.linalg.vector_norm(x, dim=-2, keepdim=True)))
+        norm = torch.linalg.vector_norm(x, dim=-2).max().sqrt()
+    return norm
 
 
 def _tall(weight: Tensor) -> Tensor:
