@@ -15,9 +15,12 @@ from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning.pytorch.utilities.types import LRSchedulerTypeUnion
 from rich.console import Console
+from torch.optim import Optimizer
 
 from projunn_lightning import ProjUNN
+from projunn_lightning.callbacks import RandomState
 from projunn_lightning.compare import compare
 from projunn_lightning.constraint import declared
 
@@ -38,11 +41,28 @@ class ProjUNNCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = super().instantiate_trainer(**kwargs)
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
+        callbacks.insert(0, RandomState())
         if trainer.loggers:
-            trainer.callbacks.insert(0, LearningRateMonitor())  # type: ignore[attr-defined]  # set by a connector
+            callbacks.insert(0, LearningRateMonitor())
         if isinstance(bar := trainer.progress_bar_callback, RichProgressBar):
             bar.theme = replace(bar.theme, metrics_format=".3g")  # a unitarity error of 1e-7 is not 0.000
         return trainer
+
+    @staticmethod
+    def configure_optimizers(
+        lightning_module: LightningModule, optimizer: Optimizer, lr_scheduler: LRSchedulerTypeUnion | None = None
+    ) -> Any:
+        """Give the optimizer, made before the strategy was, the parameters that there are now: FSDP2 replaces them."""
+        group, parameters = optimizer.param_groups[0], list(lightning_module.parameters())
+        if any(old is not new for old, new in zip(group["params"], parameters, strict=True)):
+            if optimizer.state:
+                raise ValueError(
+                    f"{type(optimizer).__name__} has a state for parameters that the strategy has replaced; choose an "
+                    "optimizer that starts without one"
+                )
+            group["params"] = parameters
+        return LightningCLI.configure_optimizers(lightning_module, optimizer, lr_scheduler)
 
     def before_fit(self) -> None:
         """Check the constraint; a model that has none trains as it is: a run to compare with."""
@@ -128,6 +148,8 @@ def _silence_what_a_user_cannot_act_on() -> None:
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
     # Lightning 2.6 on torch 2.13.
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*", FutureWarning)
+    # The models write to no output of a layer in place.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     # Advertisements for other products.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "Tip: For" not in r.getMessage())
 

@@ -98,8 +98,7 @@ class ProjUNN(Callback):
             raise ConstraintError(
                 f"strategy {type(trainer.strategy).__name__} leaves no matrix to keep orthogonal. {FLAT_REMEDY}"
             )
-        # A model that builds its layers in these hooks is checked when it has them.
-        if not any(is_overridden(hook, pl_module) for hook in ("setup", "configure_model")):
+        if not _builds_its_layers_later(pl_module):
             Projector(pl_module, self.parameters, **self.settings)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -137,3 +136,9 @@ class ProjUNN(Callback):
             self.projector.load_state_dict(state_dict)
         else:
             self._restored = state_dict
+
+
+def _builds_its_layers_later(pl_module: LightningModule) -> bool:
+    """Whether it may build them in these hooks; those of this package only shard what is there."""
+    hooks = [getattr(pl_module, hook) for hook in ("setup", "configure_model") if is_overridden(hook, pl_module)]
+    return any(not hook.__module__.startswith("projunn_lightning.") for hook in hooks)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
@@ -42,10 +43,41 @@ class EpochSampler(DistributedSampler[int]):
     def __init__(self, dataset: Batches, *, shuffle: bool, seed: int, num_replicas: int, rank: int) -> None:
         super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=shuffle, seed=seed)
         self.size = len(dataset)
+        self.skip = 0  # samples of the next iteration, which a resumed run has had before
 
     def __iter__(self) -> Iterator[int]:
-        offset = self.epoch * self.size
-        return (offset + index for index in super().__iter__())
+        offset, skip = self.epoch * self.size, self.skip
+        self.skip = 0
+        return (offset + index for index in islice(super().__iter__(), skip, None))
+
+
+class TrainLoader(DataLoader[Sample]):
+    """A loader that goes on in the middle of an epoch, where Lightning wrote the checkpoint that it loads.
+
+    Lightning keeps :meth:`state_dict` in its checkpoints. What counts are the batches that the trainer is through
+    with: of one that an exception broke off, nothing has reached the weights.
+    """
+
+    def __init__(self, trainer: Trainer | None, **options: Any) -> None:
+        super().__init__(**options)
+        self.trainer = trainer
+        self.batches_done = 0
+
+    def __iter__(self) -> Iterator[Sample]:  # type: ignore[override]
+        # A generator starts when the first batch is asked for: Lightning makes the iterator before it sets the epoch,
+        # and workers would run ahead with the wrong one.
+        assert isinstance(self.sampler, EpochSampler)
+        assert self.batch_size is not None
+        self.sampler.skip, self.batches_done = self.batches_done * self.batch_size, 0
+        yield from super().__iter__()
+
+    def state_dict(self) -> dict[str, int]:
+        assert self.trainer is not None
+        done: int = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
+        return {"batches_done": done % int(self.trainer.num_training_batches)}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.batches_done = state["batches_done"]
 
 
 class Task(LightningDataModule, ABC):
@@ -82,35 +114,30 @@ class Task(LightningDataModule, ABC):
 
     def train_dataloader(self) -> DataLoader[Sample]:
         dataset = self.dataset("train")
-        trainer = self.trainer
-        sampler = EpochSampler(
-            dataset,
-            shuffle=self.shuffle,
-            seed=self.seed,
-            num_replicas=trainer.world_size if trainer else 1,
-            rank=trainer.global_rank if trainer else 0,
-        )
-        return self._loader(dataset, sampler)
+        # Ranks that share the parts of one model (tensor parallel) share their samples too; the strategy knows.
+        share = (self.trainer and self.trainer.distributed_sampler_kwargs) or {"num_replicas": 1, "rank": 0}
+        sampler = EpochSampler(dataset, shuffle=self.shuffle, seed=self.seed, **share)
+        return TrainLoader(self.trainer, dataset=dataset, sampler=sampler, **self._options)
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        return self._loader(self.dataset("val"))
+        return DataLoader(self.dataset("val"), **self._options)
 
     def test_dataloader(self) -> DataLoader[Sample]:
-        return self._loader(self.dataset("test"))
+        return DataLoader(self.dataset("test"), **self._options)
 
     def predict_dataloader(self) -> DataLoader[Sample]:
         return self.test_dataloader()
 
-    def _loader(self, dataset: Batches, sampler: EpochSampler | None = None) -> DataLoader[Sample]:
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            collate_fn=as_they_are,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-        )
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {
+            "batch_size": self.batch_size,
+            "generator": torch.Generator(),  # so that loaders leave the numbers of torch's own one to the model
+            "num_workers": self.num_workers,
+            "collate_fn": as_they_are,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+        }
 
 
 def as_they_are(batch: Any) -> Any:

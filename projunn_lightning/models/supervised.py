@@ -12,6 +12,8 @@ from torch import Tensor
 from torchmetrics import MeanAbsoluteError, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from projunn_lightning.models._fsdp import shard_
+
 
 class Supervised(LightningModule):
     """Steps and metrics on batches (input, target); subclasses give ``forward`` and :meth:`loss`.
@@ -78,6 +80,10 @@ class Supervised(LightningModule):
         self.log(f"{stage}/loss", loss, prog_bar=True, sync_dist=not training, batch_size=len(input))
         self.log_dict(metrics, on_step=training, on_epoch=not training, batch_size=len(input))
         return loss
+
+    def configure_model(self) -> None:
+        """Shard the layers where the strategy is ModelParallelStrategy."""
+        shard_(self)
 
     def configure_optimizers(self) -> Any:
         """RMSprop, where the command line or a subclass asks for no other optimizer."""

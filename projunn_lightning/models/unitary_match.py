@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from projunn_lightning.constraint import Init, orthogonal
+from projunn_lightning.models._fsdp import shard_
 
 
 class UnitaryMatch(LightningModule):
@@ -72,6 +73,10 @@ class UnitaryMatch(LightningModule):
         if target is not None:
             distance = torch.linalg.matrix_norm(self.weight - target.to(self.device)).square()
             self.log(f"{stage}/distance", distance, prog_bar=True, sync_dist=True)
+
+    def configure_model(self) -> None:
+        """Shard the matrix where the strategy is ModelParallelStrategy."""
+        shard_(self)
 
     def configure_optimizers(self) -> Any:
         """SGD, where the command line or a subclass asks for no other optimizer."""
