@@ -4,32 +4,138 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch import Tensor
+from lightning.pytorch.demos.boring_classes import BoringModel
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState, powerSGD_hook
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.nn.parallel import DistributedDataParallel
 
-from projunn_lightning import AddingProblem, ProjUNN, SequenceModel
+from projunn_lightning import AddingProblem, ImageClassifier, Projector, ProjUNN, SequenceModel, orthogonal
 from projunn_lightning.callbacks import RandomState
+from projunn_lightning.cli import main
+from projunn_lightning.functional import unitarity_error
+from projunn_lightning.functional._random import generator_for
 
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
 
 
-def fitted(
-    batch_size: int, strategy: Any = "auto", devices: int = 1, steps: int = 200, **options: Any
-) -> dict[str, Tensor]:
-    """The weights of a small network after some steps."""
+def small(batch_size: int) -> tuple[SequenceModel, AddingProblem]:
     torch.manual_seed(0)
     model = SequenceModel(2, 1, 12, task="regression", output="last")
-    data = AddingProblem(length=6, batch_size=batch_size, train_size=40 * 16, val_size=16)
-    method = ProjUNN(rank=2, **options)
-    trainer = Trainer(accelerator="cpu", devices=devices, strategy=strategy, max_steps=steps, callbacks=method, **QUIET)
-    trainer.fit(model, data)
+    return model, AddingProblem(length=6, batch_size=batch_size, train_size=40 * 16, val_size=16)
+
+
+def fitted(
+    batch_size: int,
+    *,
+    steps: int = 200,
+    sampler: str = "lsi",
+    ckpt_path: Path | None = None,
+    ckpt_to: Path | None = None,
+    **options: Any,
+) -> dict[str, Tensor]:
+    """The weights of a small network after some steps, from a checkpoint on and to another where given."""
+    model, data = small(batch_size)
+    method = ProjUNN(rank=2, sampler=sampler)
+    trainer = Trainer(accelerator="cpu", max_steps=steps, callbacks=method, **{"devices": 1, **QUIET, **options})
+    trainer.fit(model, data, ckpt_path=ckpt_path, weights_only=True)
     assert trainer.global_step == steps
+    if ckpt_to is not None:
+        trainer.save_checkpoint(ckpt_to)
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def fitted_sharded(batch_size: int, folder: Path, distributed_checkpoint: bool) -> dict[str, Tensor]:
+    """As :func:`fitted`, by FSDP2 and from a checkpoint of half way on; whole weights."""
+    results = {}
+    for steps, ckpt in ((10, None), (20, folder / "half.ckpt")):
+        model, data = small(batch_size)
+        strategy = ModelParallelStrategy(2, 1, save_distributed_checkpoint=distributed_checkpoint)
+        trainer = Trainer(
+            accelerator="cpu", devices=2, strategy=strategy, max_steps=steps, callbacks=ProjUNN(rank=2), **QUIET
+        )
+        trainer.fit(model, data, ckpt_path=ckpt)
+        trainer.save_checkpoint(folder / "half.ckpt")
+        assert all(isinstance(parameter, DTensor) for parameter in model.parameters())
+        results = {name: parameter.detach().full_tensor() for name, parameter in model.named_parameters()}
+    return results
+
+
+def samples_seen() -> list[float]:
+    """The first number of every training sample of two epochs."""
+    seen: list[float] = []
+
+    class Recorder(BoringModel):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            seen.extend(batch[0][:, 0, 0].tolist())
+            return self.layer(torch.ones(1, 32)).sum()
+
+    data = AddingProblem(length=4, batch_size=4, train_size=16, val_size=4)
+    options = {"max_epochs": 2, "limit_val_batches": 0, **QUIET}
+    Trainer(accelerator="cpu", devices=2, strategy="ddp", **options).fit(Recorder(), data)
+    return seen
+
+
+def compressed() -> tuple[Tensor, float]:
+    """A weight trained by torch's DDP with gradients averaged at rank 1 by PowerSGD, and its unitarity error."""
+    torch.manual_seed(0)
+    model = nn.Sequential(orthogonal(nn.Linear(24, 24)), nn.Linear(24, 24))
+    parallel = DistributedDataParallel(model)
+    state = PowerSGDState(None, start_powerSGD_iter=2, min_compression_rate=1)
+    parallel.register_comm_hook(state, powerSGD_hook)
+    optimizer = torch.optim.RMSprop(model.parameters(), lr=1e-3)
+    Projector(model).attach(optimizer)
+    for step in range(20):
+        optimizer.zero_grad()
+        x = torch.randn(8, 24, generator=generator_for(f"{step}/{dist.get_rank()}"))
+        parallel(x).square().mean().backward()
+        optimizer.step()
+    assert state.total_numel_after_compression < state.total_numel_before_compression
+    weight = model[0].weight.detach()
+    return weight, float(unitarity_error(weight))
+
+
+def tensor_parallel(world: bool = True) -> list[Tensor]:
+    """The weights of two layers after some steps; of a world, the first is split by rows and the second by columns."""
+    torch.manual_seed(0)
+    model = nn.Sequential(orthogonal(nn.Linear(8, 12)), nn.ReLU(), orthogonal(nn.Linear(12, 6)))
+    if world:
+        mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+        parallelize_module(model, mesh, {"0": ColwiseParallel(), "2": RowwiseParallel()})
+        assert [model[i].weight.placements[0].dim for i in (0, 2)] == [0, 1]
+    optimizer = torch.optim.RMSprop(model.parameters(), lr=1e-3)
+    Projector(model, rank=2).attach(optimizer)
+    for step in range(20):
+        optimizer.zero_grad()
+        model(torch.randn(8, 8, generator=generator_for(str(step)))).square().mean().backward()
+        optimizer.step()
+    return [model[i].weight.detach().full_tensor() if world else model[i].weight.detach() for i in (0, 2)]
+
+
+def shard_convolutions() -> None:
+    model = ImageClassifier(in_channels=1, num_classes=2, size=4, width=2, architecture="plain", depth=2)
+    options = {"strategy": ModelParallelStrategy(2, 1), "devices": 2, **QUIET}
+    Trainer(accelerator="cpu", **options).fit(model, [])
+
+
+def command(folder: Path, *arguments: str) -> None:
+    """Run ``projunn`` in a folder."""
+    os.chdir(folder)
+    warnings.simplefilter("ignore")
+    sys.argv = ["projunn", *arguments]
+    main()
 
 
 class KilledAt(Callback):

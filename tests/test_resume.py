@@ -5,7 +5,7 @@ from signal import SIGKILL
 
 import pytest
 import torch
-from distributed_runs import QUIET, resumable
+from distributed_runs import QUIET, fitted, resumable
 from lightning.pytorch import Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 from world import World
@@ -36,6 +36,11 @@ def test_whatever_the_data(options, tmp_path):
     for step in (7, 8):
         ckpt = tmp_path / f"step={step}.ckpt"
         assert same(resumable(tmp_path / str(step), "lsi", ckpt, **options), expected), step
+
+
+def test_ended_within_an_epoch_by_max_steps(tmp_path):
+    fitted(16, steps=10, ckpt_to=tmp_path / "half.ckpt")
+    assert same(fitted(16, steps=20, ckpt_path=tmp_path / "half.ckpt"), fitted(16, steps=20))
 
 
 def test_killed_in_the_middle_of_an_epoch(tmp_path):

@@ -89,14 +89,14 @@ class ProjUNN(Callback):
         Raises:
             ConstraintError: see the class.
         """
+        if isinstance(trainer.strategy, FSDPStrategy | DeepSpeedStrategy):
+            raise ConstraintError(
+                f"strategy {type(trainer.strategy).__name__} leaves no matrix to keep orthogonal. {FLAT_REMEDY}"
+            )
         if trainer.precision in ("16-true", "bf16-true"):
             raise ConstraintError(
                 f"precision={trainer.precision!r} keeps weights in half precision, in which they cannot stay "
                 f"orthogonal; use {str(trainer.precision).replace('true', 'mixed')!r}"
-            )
-        if isinstance(trainer.strategy, FSDPStrategy | DeepSpeedStrategy):
-            raise ConstraintError(
-                f"strategy {type(trainer.strategy).__name__} leaves no matrix to keep orthogonal. {FLAT_REMEDY}"
             )
         if not _builds_its_layers_later(pl_module):
             Projector(pl_module, self.parameters, **self.settings)

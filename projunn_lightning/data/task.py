@@ -52,32 +52,31 @@ class EpochSampler(DistributedSampler[int]):
 
 
 class TrainLoader(DataLoader[Sample]):
-    """A loader that goes on in the middle of an epoch, where Lightning wrote the checkpoint that it loads.
+    """A loader that goes on where the trainer is, also in the middle of an epoch.
 
-    Lightning keeps :meth:`state_dict` in its checkpoints. What counts are the batches that the trainer is through
-    with: of one that an exception broke off, nothing has reached the weights.
+    What counts are the batches with which the trainer is through, which Lightning keeps in checkpoints: of one that an
+    exception broke off nothing has reached the weights. They also tell the epoch, for one that ``max_steps`` cut short
+    counts as a whole one with Lightning.
     """
 
-    def __init__(self, trainer: Trainer | None, **options: Any) -> None:
-        super().__init__(**options)
-        self.trainer = trainer
-        self.batches_done = 0
+    trainer: Trainer | None = None
 
     def __iter__(self) -> Iterator[Sample]:  # type: ignore[override]
-        # A generator starts when the first batch is asked for: Lightning makes the iterator before it sets the epoch,
-        # and workers would run ahead with the wrong one.
-        assert isinstance(self.sampler, EpochSampler)
-        assert self.batch_size is not None
-        self.sampler.skip, self.batches_done = self.batches_done * self.batch_size, 0
+        # A generator starts when the first batch is asked for: Lightning makes the iterator before it has counted, and
+        # workers would run ahead.
+        if self.trainer is not None and isinstance(self.sampler, EpochSampler):
+            done: int = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
+            epoch, batch = divmod(done, int(min(len(self), self.trainer.num_training_batches)))
+            self.sampler.set_epoch(epoch)
+            self.sampler.skip = batch * (self.batch_size or 1)
         yield from super().__iter__()
 
     def state_dict(self) -> dict[str, int]:
-        assert self.trainer is not None
-        done: int = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
-        return {"batches_done": done % int(self.trainer.num_training_batches)}
+        """Nothing; that there is one tells Lightning that the loader resumes."""
+        return {}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        self.batches_done = state["batches_done"]
+        pass
 
 
 class Task(LightningDataModule, ABC):
@@ -117,7 +116,9 @@ class Task(LightningDataModule, ABC):
         # Ranks that share the parts of one model (tensor parallel) share their samples too; the strategy knows.
         share = (self.trainer and self.trainer.distributed_sampler_kwargs) or {"num_replicas": 1, "rank": 0}
         sampler = EpochSampler(dataset, shuffle=self.shuffle, seed=self.seed, **share)
-        return TrainLoader(self.trainer, dataset=dataset, sampler=sampler, **self._options)
+        loader = TrainLoader(dataset, sampler=sampler, **self._options)
+        loader.trainer = self.trainer
+        return loader
 
     def val_dataloader(self) -> DataLoader[Sample]:
         return DataLoader(self.dataset("val"), **self._options)

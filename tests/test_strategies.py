@@ -1,0 +1,94 @@
+"""Training on several processes."""
+
+from pathlib import Path
+
+import distributed_runs
+import pytest
+import torch
+import yaml
+from distributed_runs import QUIET, fitted, fitted_sharded, small
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+
+from projunn_lightning import ConstraintError, ProjUNN
+from projunn_lightning.functional import unitarity_error
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+STRATEGIES = sorted((CONFIGS / "strategies").glob("*.yaml"))
+DDP = {"strategy": "ddp", "devices": 2}
+
+
+def distance(first, second):
+    return max(float((first[name] - second[name]).abs().max()) for name in first)
+
+
+class TestDDP:
+    @pytest.mark.parametrize("sampler", ["lsi", "column", "svd", "subspace"])
+    def test_ranks_have_the_same_bits_and_are_one_process_with_the_whole_batch(self, world, sampler):
+        first, second = world(fitted, 8, sampler=sampler, **DDP)
+        assert all(torch.equal(first[name], second[name]) for name in first)
+        assert unitarity_error(first["rnn.weight_hh_l0"]) < 1e-6
+        assert distance(first, fitted(16, sampler=sampler)) < 1e-5
+
+    def test_gives_each_rank_its_own_samples(self, world):
+        first, second = world(distributed_runs.samples_seen)
+        assert len(set(first)) == len(first) == 16
+        assert not set(first) & set(second)
+
+    def test_with_gradients_averaged_by_power_sgd(self, world):
+        (first, error), (second, _) = world(distributed_runs.compressed)
+        assert torch.equal(first, second)
+        assert error < 1e-6
+
+
+class TestShardedModels:
+    @pytest.mark.parametrize("distributed_checkpoint", [True, False])
+    def test_train_and_resume_as_one_process_with_the_whole_batch(self, world, distributed_checkpoint, tmp_path):
+        first, second = world(fitted_sharded, 8, tmp_path, distributed_checkpoint)
+        assert all(torch.equal(first[name], second[name]) for name in first)
+        assert unitarity_error(first["rnn.weight_hh_l0"]) < 1e-6
+        assert distance(first, fitted(16, steps=20)) < 1e-5
+
+    def test_tensor_parallel_layers(self, world):
+        first, second = world(distributed_runs.tensor_parallel)
+        alone = distributed_runs.tensor_parallel(world=False)
+        for one, other, whole in zip(first, second, alone, strict=True):
+            assert torch.equal(one, other)
+            assert torch.allclose(one, whole, rtol=0, atol=1e-5)
+
+    def test_the_models_here_have_no_tensor_parallel_layers(self, world):
+        with pytest.raises(RuntimeError, match="SequenceModel is sharded by FSDP2 alone: set the strategy's data_para"):
+            world(fitted, 8, devices=2, strategy=ModelParallelStrategy(1, 2))
+
+    def test_modules_of_two_dtypes_are_refused(self, world):
+        with pytest.raises(RuntimeError, match="OrthogonalConv2d has parameters of torch.complex64 and"):
+            world(distributed_runs.shard_convolutions)
+
+
+class TestConfigs:
+    def test_say_when_to_use_them_and_how(self):
+        assert {path.stem for path in STRATEGIES} == {"ddp", "ddp_powersgd", "fsdp2", "multi_node"}
+        for path in STRATEGIES:
+            header = "".join(line for line in path.read_text().splitlines(True) if line.startswith("#"))
+            assert f"--config configs/strategies/{path.name}" in header
+            assert "Use it" in header
+            assert yaml.safe_load(path.read_text()).keys() == {"trainer"}
+
+    @pytest.mark.parametrize("path", STRATEGIES, ids=lambda path: path.stem)
+    def test_run(self, world, path, tmp_path):
+        steps = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=3", "--trainer.limit_val_batches=1"]
+        small = ["--data.batch_size=4", "--data.delay=3", "--trainer.limit_test_batches=1", "--trainer.accelerator=cpu"]
+        here = ["--trainer.devices=2", "--trainer.num_nodes=1", "--trainer.enable_progress_bar=false"]
+        configs = [f"--config={CONFIGS / 'copying.yaml'}", f"--config={path}"]
+        world(distributed_runs.command, tmp_path, "fit", *configs, *steps, *small, *here)
+        assert list(tmp_path.rglob("*.ckpt"))
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("kind", [FSDPStrategy, DeepSpeedStrategy])
+    def test_strategies_that_flatten_parameters(self, kind):
+        model, _ = small(4)
+        trainer = Trainer(accelerator="cpu", **QUIET)
+        trainer.strategy.__class__ = kind  # the one needs a GPU, the other a package of its own
+        with pytest.raises(ConstraintError, match=rf"strategy {kind.__name__} leaves no matrix .* shard by FSDP2"):
+            ProjUNN().check(trainer, model)
