@@ -18,6 +18,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState, powerSGD_hook
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
@@ -107,14 +108,21 @@ def compressed() -> tuple[Tensor, float]:
     return weight, float(unitarity_error(weight))
 
 
-def tensor_parallel(world: bool = True) -> list[Tensor]:
-    """The weights of two layers after some steps; of a world, the first is split by rows and the second by columns."""
+def parallel_layers(world: bool = True) -> list[Tensor]:
+    """The weights of two layers after some steps.
+
+    In a world, the first is split by rows and the second by columns over two ranks; of four, each of these shares its
+    part with another one by ``fully_shard``.
+    """
     torch.manual_seed(0)
     model = nn.Sequential(orthogonal(nn.Linear(8, 12)), nn.ReLU(), orthogonal(nn.Linear(12, 6)))
     if world:
-        mesh = init_device_mesh("cpu", (dist.get_world_size(),))
-        parallelize_module(model, mesh, {"0": ColwiseParallel(), "2": RowwiseParallel()})
-        assert [model[i].weight.placements[0].dim for i in (0, 2)] == [0, 1]
+        mesh = init_device_mesh("cpu", (dist.get_world_size() // 2, 2), mesh_dim_names=("data", "tensor"))
+        parallelize_module(model, mesh["tensor"], {"0": ColwiseParallel(), "2": RowwiseParallel()})
+        if mesh["data"].size() > 1:
+            fully_shard(model, mesh=mesh["data"])
+        assert [model[i].weight.placements[-1].dim for i in (0, 2)] == [0, 1]
+        assert model[0].weight.to_local().numel() == model[0].weight.numel() // mesh.size()
     optimizer = torch.optim.RMSprop(model.parameters(), lr=1e-3)
     Projector(model, rank=2).attach(optimizer)
     for step in range(20):

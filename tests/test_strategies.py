@@ -9,6 +9,7 @@ import yaml
 from distributed_runs import QUIET, fitted, fitted_sharded, small
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from world import World
 
 from projunn_lightning import ConstraintError, ProjUNN
 from projunn_lightning.functional import unitarity_error
@@ -50,10 +51,20 @@ class TestShardedModels:
         assert distance(first, fitted(16, steps=20)) < 1e-5
 
     def test_tensor_parallel_layers(self, world):
-        first, second = world(distributed_runs.tensor_parallel)
-        alone = distributed_runs.tensor_parallel(world=False)
-        for one, other, whole in zip(first, second, alone, strict=True):
-            assert torch.equal(one, other)
+        self.check_parallel_layers(world)
+
+    @pytest.mark.slow
+    def test_tensor_parallel_layers_that_are_fully_sharded_too(self):
+        four = World(4)
+        self.check_parallel_layers(four)
+        four.close()
+
+    def check_parallel_layers(self, world):
+        first, *others = world(distributed_runs.parallel_layers)
+        alone = distributed_runs.parallel_layers(world=False)
+        for weights in others:
+            assert all(torch.equal(one, other) for one, other in zip(first, weights, strict=True))
+        for one, whole in zip(first, alone, strict=True):
             assert torch.allclose(one, whole, rtol=0, atol=1e-5)
 
     def test_the_models_here_have_no_tensor_parallel_layers(self, world):
@@ -61,7 +72,7 @@ class TestShardedModels:
             world(fitted, 8, devices=2, strategy=ModelParallelStrategy(1, 2))
 
     def test_modules_of_two_dtypes_are_refused(self, world):
-        with pytest.raises(RuntimeError, match="OrthogonalConv2d has parameters of torch.complex64 and"):
+        with pytest.raises(RuntimeError, match=r"OrthogonalConv2d has parameters of .*complex64 and"):
             world(distributed_runs.shard_convolutions)
 
 

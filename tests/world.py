@@ -1,4 +1,4 @@
-"""Two real processes that talk by gloo, for tests of what is distributed."""
+"""Real processes that talk by gloo, for tests of what is distributed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
-SIZE = 2
-
 
 class World:
     """Processes that wait for functions to call, as ``torchrun`` would start them.
@@ -20,16 +18,16 @@ class World:
     the top level of a module.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = 2) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         context = get_context("spawn")
         self.ends, self.processes = [], []
-        for rank in range(SIZE):
+        for rank in range(size):
             end, other = context.Pipe()
             self.ends.append(end)
-            self.processes.append(context.Process(target=_serve, args=(rank, port, other), daemon=True))
+            self.processes.append(context.Process(target=_serve, args=(rank, size, port, other), daemon=True))
             self.processes[-1].start()
             other.close()
 
@@ -61,14 +59,14 @@ class World:
             process.join()
 
 
-def _serve(rank: int, port: int, end: Connection) -> None:
+def _serve(rank: int, size: int, port: int, end: Connection) -> None:
     os.environ |= {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(SIZE),
-        "LOCAL_WORLD_SIZE": str(SIZE),
+        "WORLD_SIZE": str(size),
+        "LOCAL_WORLD_SIZE": str(size),
         "GROUP_RANK": "0",
         "TORCHELASTIC_RUN_ID": "tests",
     }
