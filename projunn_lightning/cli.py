@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -11,9 +12,10 @@ from dataclasses import replace
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.types import LRSchedulerTypeUnion
 from rich.console import Console
@@ -40,7 +42,12 @@ class ProjUNNCLI(LightningCLI):
         parser.add_lightning_class_args(ProjUNN, "projunn")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        configured = self._get(self.config_init, "trainer.callbacks"), self.trainer_defaults.get("callbacks")
+        chosen = [each for some in configured for each in (some if isinstance(some, list) else [some])]
         trainer = super().instantiate_trainer(**kwargs)
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback not in chosen:
+                callback.save_on_exception = True  # Ctrl-C in a first epoch of hours leaves a checkpoint to go on from
         callbacks = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
         callbacks.insert(0, RandomState())
         if trainer.loggers:
@@ -111,6 +118,8 @@ def main() -> None:
             compare(arguments)
         else:
             run_cli()
+    except SIGTERMException:  # a SystemExit of status 0
+        sys.exit(128 + signal.SIGTERM)
     except (ValueError, ModuleNotFoundError) as error:
         own = _raised_by_this_package(error)
         if own is None:

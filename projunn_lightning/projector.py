@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import operator
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,14 +13,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from projunn_lightning._chosen import chosen
 from projunn_lightning.constraint import (
     Constraint,
     ConstraintError,
     check,
     check_finite,
-    declared,
     initialise_,
-    matching,
     refuse_flat,
     unitarity_errors,
 )
@@ -28,14 +28,18 @@ from projunn_lightning.functional.retraction import Variant
 from projunn_lightning.functional.sampling import Sampler
 from projunn_lightning.update import Update, Weight
 
+Held = list[tuple[Weight, Tensor]]
+
 
 class Projector:
     """Keeps the constrained parameters of a module unitary under any optimizer, without Lightning.
 
     ``attach`` hooks the optimizers: before a step each constrained weight is copied; after it the difference is the
     update, which is approximated at rank k and applied as a rotation of the weight. Gradient accumulation, several
-    optimizers, closures and a GradScaler that skips steps need no care: the hooks run when a step really happens. An
-    update with a NaN or an infinity leaves the weight as it was and is counted in :attr:`skipped_updates`; what the
+    optimizers, closures and a GradScaler that skips steps need no care: the hooks run when a step really happens. A
+    parameter that joins an optimizer later, of a new module too, is constrained from that step on.
+
+    An update with a NaN or an infinity leaves the weight as it was and is counted in :attr:`skipped_updates`; what the
     optimizer's own state (momentum, averages) has taken in of it stays there, and may keep its next updates so.
 
     Args:
@@ -79,28 +83,31 @@ class Projector:
     ) -> None:
         self.update = Update(rank, variant, sampler, lr_divider, tolerance, seed)
         self.module = module
-        self._weights = self._choose(parameters)
-        self._stepping: dict[Optimizer, list[Weight]] = {}
+        self._patterns = [parameters] if isinstance(parameters, str) else list(parameters or ())
+        self._weights: dict[str, Weight] = {}
+        self._weights = self._choose()
+        self._seen: dict[Optimizer, tuple[list[object], Held]] = {}  # how all was at its last step, and what it held
+        self._stepping: dict[Optimizer, Held] = {}
         self._handles: list[RemovableHandle] = []
 
     # ---- which parameters ----
 
-    def _choose(self, parameters: str | Iterable[str] | None) -> dict[str, Weight]:
+    def _choose(self) -> dict[str, Weight]:
+        """The weights to constrain in the module as it is now, among them those known already."""
         refuse_flat(self.module)
-        patterns = [parameters] if isinstance(parameters, str) else list(parameters or ())
-        old = declared(self.module)
-        chosen = {**old, **matching(self.module, patterns)}
-        if not chosen:
+        constraints, declared = chosen(self.module, self._patterns)
+        if not constraints:
             raise ConstraintError(
                 f"{type(self.module).__name__} has nothing to constrain: choose parameters by glob pattern, or declare "
                 "them with projunn_lightning.orthogonal(module, name)"
             )
-        distinct: dict[int, Weight] = {}  # a tied weight is constrained once
-        for name, constraint in chosen.items():
+        # A tied weight is constrained once.
+        distinct = {id(self._parameter(weight)): weight for weight in self._weights.values()}
+        for name, constraint in constraints.items():
             parameter = self.module.get_parameter(name)
             check(name, parameter, constraint)
             self._check_rank(name, parameter, constraint)
-            distinct.setdefault(id(parameter), Weight(name, constraint, declared=name in old))
+            distinct.setdefault(id(parameter), Weight(name, constraint, declared=name in declared))
         return {weight.name: weight for weight in distinct.values()}
 
     def _check_rank(self, name: str, parameter: Tensor, constraint: Constraint) -> None:
@@ -115,7 +122,13 @@ class Projector:
 
     def _parameter(self, weight: Weight) -> Tensor:
         # Looked up anew each time: a strategy may have replaced the parameter object.
-        return self.module.get_parameter(weight.name)
+        try:
+            return self.module.get_parameter(weight.name)
+        except AttributeError:
+            raise ConstraintError(
+                f"the constrained parameter {weight.name} is gone from {type(self.module).__name__}: while it is "
+                "trained it may be replaced by another parameter, but not removed, pruned or parametrized"
+            ) from None
 
     # ---- optimizers ----
 
@@ -132,25 +145,12 @@ class Projector:
         """
         if self._handles:
             raise RuntimeError("the projector is attached already; call detach() first")
-        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-        held = {id(parameter) for group in groups for parameter in group["params"]}
-        for weight in self._weights.values():
-            parameter = self._parameter(weight)
-            check(weight.name, parameter, weight.constraint)  # a strategy may have changed precision or placements
-            if self.update.sampler == "svd" and is_sharded(parameter):
-                raise ConstraintError(
-                    f"sampler 'svd' needs the whole update of {weight.name} on one rank, which is sharded; choose "
-                    "'lsi', 'column' or 'subspace'"
-                )
-            check_finite(weight.name, parameter)
-            if parameter.requires_grad and id(parameter) not in held:
-                raise ConstraintError(
-                    f"the constrained parameter {weight.name} is held by no optimizer: pass it to one, or freeze it "
-                    "with requires_grad_(False)"
-                )
-        self._make_unitary()
+        weights = list(self._weights.values())
+        self._check(weights, itertools.chain(*map(_parameters, optimizers)))
+        self._make_unitary(weights)
         for optimizer in optimizers:
-            self._warn_of_weight_decay(optimizer)
+            self._see(optimizer)
+            self._warn_of_weight_decay(optimizer, weights)
             self._handles.append(optimizer.register_step_pre_hook(self._before_step))
             self._handles.append(optimizer.register_step_post_hook(self._after_step))
         return self
@@ -165,26 +165,40 @@ class Projector:
             handle.remove()
         self._handles.clear()
         with torch.no_grad():
-            for weight in itertools.chain(*self._stepping.values()):
+            for weight, parameter in itertools.chain(*self._stepping.values()):
                 assert weight.before is not None
-                self._parameter(weight).copy_(weight.before)
+                parameter.copy_(weight.before)
         self._stepping.clear()
+        self._seen.clear()
         for weight in self._weights.values():
             weight.before = None
 
-    def _held_by(self, groups: list[dict[str, Any]]) -> list[Weight]:
-        ids = {id(parameter) for group in groups for parameter in group["params"]}
-        held = {id(self._parameter(weight)): weight for weight in self._weights.values()}  # tied ones once
-        return [weight for key, weight in held.items() if key in ids]
+    def _check(self, weights: Iterable[Weight], held: Iterable[Tensor]) -> None:
+        ids = set(map(id, held))
+        for weight in weights:
+            parameter = self._parameter(weight)
+            check(weight.name, parameter, weight.constraint)  # a strategy may have changed precision or placements
+            if self.update.sampler == "svd" and is_sharded(parameter):
+                raise ConstraintError(
+                    f"sampler 'svd' needs the whole update of {weight.name} on one rank, which is sharded; choose "
+                    "'lsi', 'column' or 'subspace'"
+                )
+            check_finite(weight.name, parameter)
+            if parameter.requires_grad and id(parameter) not in ids:
+                raise ConstraintError(
+                    f"the constrained parameter {weight.name} is held by no optimizer: pass it to one, or freeze it "
+                    "with requires_grad_(False)"
+                )
 
-    def _make_unitary(self) -> None:
-        for name, error in self.unitarity_errors().items():
-            weight, parameter = self._weights[name], self._parameter(self._weights[name])
+    def _make_unitary(self, weights: Sequence[Weight]) -> None:
+        errors = unitarity_errors(self.module, {weight.name: weight.constraint for weight in weights})
+        for weight, error in zip(weights, errors.values(), strict=True):
+            parameter = self._parameter(weight)
             off = bool(error > self.update.tolerance)
             if off and weight.declared:
                 warnings.warn(
-                    f"{name} has unitarity error {error:.1e}, above the tolerance {self.update.tolerance:.0e}; it is "
-                    "moved to the nearest unitary matrix",
+                    f"{weight.name} has unitarity error {error:.1e}, above the tolerance {self.update.tolerance:.0e}; "
+                    "it is moved to the nearest unitary matrix",
                     stacklevel=3,
                 )
             # A double that is off by more than 1e-10 was a float32 once, and unitary to the rounding of that only.
@@ -192,30 +206,64 @@ class Projector:
                 initialise_(parameter, weight.constraint, "polar")
             weight.declared = True
 
-    def _warn_of_weight_decay(self, optimizer: Optimizer) -> None:
+    def _warn_of_weight_decay(self, optimizer: Optimizer, weights: Sequence[Weight]) -> None:
         for group in optimizer.param_groups:
-            names = [weight.name for weight in self._held_by([group])]
-            if names and group.get("weight_decay", 0):
+            names = ", ".join(weight.name for weight, _ in self._among(weights, group["params"]))
+            if names and (decay := group.get("weight_decay", 0)):
                 warnings.warn(
-                    f"weight_decay={group['weight_decay']} on {', '.join(names)}: decay pulls along the weight, which "
-                    "is normal to the manifold; it does no work there and blurs the rank-k update. Put constrained "
-                    "weights in a parameter group with weight_decay=0",
+                    f"weight_decay={decay} on {names}: decay pulls along the weight, which is normal to the manifold; "
+                    "it does no work there and blurs the rank-k update. Put constrained weights in a parameter group "
+                    "with weight_decay=0",
                     stacklevel=3,
                 )
+
+    def _among(self, weights: Iterable[Weight], parameters: Iterable[Tensor]) -> Held:
+        ids = set(map(id, parameters))
+        found = {id(parameter): (weight, parameter) for weight in weights for parameter in [self._parameter(weight)]}
+        return [pair for key, pair in found.items() if key in ids]  # tied ones once
+
+    def _held_by(self, optimizer: Optimizer) -> Held:
+        """The weights that an optimizer holds.
+
+        Where its parameters or those constrained have changed since its last step, all are chosen and checked anew.
+        """
+        seen, held = self._seen[optimizer]
+        now = self._objects(optimizer)
+        if len(now) == len(seen) and all(map(operator.is_, now, seen)):
+            return held
+        before = [weight for weight, _ in held]
+        joined = [weight for weight, _ in self._among(self._choose().values(), _parameters(optimizer))]
+        self._check({*before, *joined}, itertools.chain(*map(_parameters, self._seen)))
+        self._weights |= {weight.name: weight for weight in joined}
+        self._make_unitary(joined)
+        self._warn_of_weight_decay(optimizer, [weight for weight in joined if weight not in before])
+        return self._see(optimizer)
+
+    def _see(self, optimizer: Optimizer) -> Held:
+        held = self._among(self._weights.values(), _parameters(optimizer))
+        self._seen[optimizer] = self._objects(optimizer), held
+        return held
+
+    def _objects(self, optimizer: Optimizer) -> list[object]:
+        """All that would be another object where something has changed."""
+        own = [self._parameter(weight) for weight in self._weights.values()]
+        return [*_parameters(optimizer), *own, *(parameter.dtype for parameter in own)]
 
     # ---- the update ----
 
     @torch.no_grad()
     def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
-        # Asked anew at every step: a frozen weight may have joined the optimizer since.
-        self._stepping[optimizer] = self._held_by(optimizer.param_groups)
-        for weight in self._stepping[optimizer]:
-            weight.snapshot(self._parameter(weight))
+        held = self._held_by(optimizer)
+        for weight, parameter in held:
+            weight.snapshot(parameter)
+        self._stepping[optimizer] = held  # only now is there something to go back to
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
-        weights = self._stepping.pop(optimizer, [])
-        self.update.apply_(weights, [self._parameter(weight) for weight in weights])
+        held = self._stepping.get(optimizer, [])  # nothing, where it was attached inside of the step
+        self.update.apply_([weight for weight, _ in held], [parameter for _, parameter in held])
+        self._stepping.pop(optimizer, None)  # not before: where it is interrupted, all go back
+        self._held_by(optimizer)  # a parameter may have joined it inside of its closure
 
     # ---- what can be asked and saved ----
 
@@ -254,3 +302,7 @@ class Projector:
                 weight.reorthonormalisations = values["reorthonormalisations"]
                 weight.skipped = values["skipped"]
                 weight.basis = values["basis"]
+
+
+def _parameters(optimizer: Optimizer) -> Iterator[Tensor]:
+    return (parameter for group in optimizer.param_groups for parameter in group["params"])

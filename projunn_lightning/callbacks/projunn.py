@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelPruning
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
@@ -25,9 +26,15 @@ class ProjUNN(Callback):
     chooses, which start from the nearest unitary matrix. Model, optimizer and checkpoint keys stay as they are.
 
     It works on the optimizers' own hooks and so needs no care under gradient accumulation, manual optimization,
-    several optimizers, gradient clipping, closures or a GradScaler that skips steps. It does not support half-precision
-    parameters (mixed precision is fine), strategies that flatten parameters, nor the averaging of weights, whose mean
-    is not unitary.
+    several optimizers, gradient clipping, closures or a GradScaler that skips steps. A parameter that joins an
+    optimizer later, unfrozen or of a new module, is constrained from that step on. After an exception or a signal the
+    weights are unitary, also in the checkpoint of a ``ModelCheckpoint(save_on_exception=True)``.
+
+    It does not support half-precision parameters (mixed precision is fine) and strategies that flatten parameters. It
+    refuses ``WeightAveraging``, ``EMAWeightAveraging`` and ``StochasticWeightAveraging``, as the mean of unitary
+    matrices is not unitary (remove them, or average a model without constraints), ``ModelPruning`` of constrained
+    weights, and weights that a parametrization computes. ``torch.compile`` is fine: patterns are over the names without
+    its ``_orig_mod.``.
 
     Whenever the trainer logs, it logs ``unitarity_error`` (the largest, also on the progress bar), ``skipped_updates``
     and ``reorthonormalisations`` (corrections of rounding drift), both counted since the start of training. A skipped
@@ -81,7 +88,11 @@ class ProjUNN(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             self.check(trainer, pl_module)
+            self._detach()
             self.projector, self._restored = None, {}
+            # First in line: attached before a LearningRateFinder trains, and after an exception a weight that was
+            # stopped in mid-step is back before another callback saves it.
+            trainer.callbacks = [self, *(each for each in _callbacks(trainer) if each is not self)]  # type: ignore[attr-defined]
 
     def check(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what can be seen to be wrong before training starts; touches nothing.
@@ -98,6 +109,13 @@ class ProjUNN(Callback):
                 f"precision={trainer.precision!r} keeps weights in half precision, in which they cannot stay "
                 f"orthogonal; use {str(trainer.precision).replace('true', 'mixed')!r}"
             )
+        for callback in _callbacks(trainer):
+            kinds = {kind.__name__ for kind in type(callback).__mro__}  # Lightning 2.5 has no WeightAveraging to import
+            if kinds & {"WeightAveraging", "StochasticWeightAveraging"}:
+                raise ConstraintError(
+                    f"{type(callback).__name__} averages weights, and the mean of unitary matrices is not unitary: "
+                    "remove it, or average a model without constraints"
+                )
         if not _builds_its_layers_later(pl_module):
             Projector(pl_module, self.parameters, **self.settings)
 
@@ -105,21 +123,35 @@ class ProjUNN(Callback):
         self.projector = Projector(pl_module, self.parameters, **self.settings)
         self.projector.load_state_dict(self._restored)
         self._restored = {}
+        self._refuse_pruning(trainer, pl_module, self.projector)
         self.projector.attach(*trainer.optimizers)
+
+    def _refuse_pruning(self, trainer: Trainer, pl_module: LightningModule, projector: Projector) -> None:
+        names = {id(pl_module.get_parameter(name)): name for name in projector.constraints}
+        for callback in _callbacks(trainer):
+            if isinstance(callback, ModelPruning):
+                for module, leaf in callback._parameters_to_prune or ():
+                    if name := names.get(id(getattr(module, leaf))):
+                        raise ConstraintError(
+                            f"{type(callback).__name__} prunes {name}, and a matrix with entries set to zero is not "
+                            "unitary: leave it out of parameters_to_prune"
+                        )
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # As Lightning's LearningRateMonitor; the first batch too, for the progress bar.
-        if self.projector is None or not (batch_idx == 0 or trainer._logger_connector.should_update_logs):
+        if self.projector is None or trainer.barebones:  # which refuses to log
+            return
+        if not (batch_idx == 0 or trainer._logger_connector.should_update_logs):
             return
         errors = torch.stack(list(self.projector.unitarity_errors().values()))
         pl_module.log("unitarity_error", errors.max(), prog_bar=True)
         pl_module.log("skipped_updates", self.projector.skipped_updates.float())
         pl_module.log("reorthonormalisations", float(self.projector.reorthonormalisations))
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._detach()
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._detach()  # not at on_fit_end, which a Tuner leaves out
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._detach()
@@ -136,6 +168,10 @@ class ProjUNN(Callback):
             self.projector.load_state_dict(state_dict)
         else:
             self._restored = state_dict
+
+
+def _callbacks(trainer: Trainer) -> list[Callback]:
+    return trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
 
 
 def _builds_its_layers_later(pl_module: LightningModule) -> bool:
