@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
+from projunn_lightning._checks import given
 from projunn_lightning.constraint import ConstraintError
 from projunn_lightning.functional.retraction import Variant
 from projunn_lightning.functional.sampling import Sampler
@@ -64,6 +65,7 @@ class ProjUNN(Callback):
         tolerance: float = 1e-5,
         seed: int = 0,
     ) -> None:
+        given(lr_divider=lr_divider, tolerance=tolerance)
         Update(rank, variant, sampler, lr_divider, tolerance, seed)  # refuses settings out of range
         self.parameters: str | list[str] | None = parameters
         self.settings: dict[str, Any] = {
