@@ -155,7 +155,7 @@ def runs_or_refuses(changes):
 
 
 class TestBadValues:
-    @settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
     @given(mutations())
     def test_anywhere_in_a_config_run_or_are_refused_by_name(self, changes):
         runs_or_refuses(changes)

@@ -3,6 +3,8 @@ import statistics
 import pytest
 from test_cli_fuzz import TINY, said
 
+from projunn_lightning.config_file import check_config
+
 
 def changed(**parts):
     """The tiny config with other options in its parts."""
@@ -66,11 +68,14 @@ class TestSaysInOneLine:
             ("config: x.yaml", "holds the key config, which is for the command line"),
         ],
     )
-    def test_what_is_no_config(self, text, message):
-        line = said(text)
-        assert line.startswith("projunn: error: config fuzz.yaml")
-        assert message in line
-        assert line.count("\n") == 1
+    def test_what_is_no_config(self, tmp_path, text, message):
+        path = tmp_path / "some.yaml"
+        path.write_text(text)
+        with pytest.raises(ValueError) as error:
+            check_config(path)
+        assert str(error.value).startswith(f"config {path}")
+        assert message in str(error.value)
+        assert "\n" not in str(error.value)
 
     def test_a_config_that_is_no_text(self, tmp_path):
         path = tmp_path / "binary.yaml"
