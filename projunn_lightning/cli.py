@@ -6,14 +6,15 @@ import logging
 import os
 import signal
 import sys
-import traceback
 import warnings
 from dataclasses import replace
 from typing import Any
 
+import lightning
+from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -23,8 +24,11 @@ from torch.optim import Optimizer
 
 from projunn_lightning import ProjUNN
 from projunn_lightning.callbacks import RandomState
+from projunn_lightning.checkpoint import check_fits, read_checkpoint
 from projunn_lightning.compare import compare
+from projunn_lightning.config_file import ConfigFile
 from projunn_lightning.constraint import declared
+from projunn_lightning.refusal import refusal
 
 
 class SaveConfig(SaveConfigCallback):
@@ -38,8 +42,38 @@ class SaveConfig(SaveConfigCallback):
 class ProjUNNCLI(LightningCLI):
     """fit, validate, test and predict for any LightningModule and LightningDataModule, named by class path."""
 
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        kwargs.setdefault("dump_header", [f"lightning.pytorch=={lightning.__version__}"])
+        parser = self.parser_class(**kwargs)
+        parser.add_argument("-c", "--config", action=ConfigFile, help="Path to a configuration file in YAML.")
+        return parser
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(ProjUNN, "projunn")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        super().parse_arguments(parser, args)
+        subcommand = self.config.get("subcommand")
+        config = self.config[subcommand] if subcommand else self.config
+        for part in ("trainer", "projunn"):  # jsonargparse takes anything for them
+            if not isinstance(config[part], Namespace):
+                raise ValueError(f"{part} must be a mapping of its options, found {config[part]!r}")
+
+    def _parse_ckpt_path(self) -> None:
+        """Configure the model as the checkpoint's, where that names its class: one that Python code wrote does not."""
+        subcommand = self.config.get("subcommand")
+        self.checkpoint = read_checkpoint(self.config[subcommand]["ckpt_path"]) if subcommand else None
+        if self.checkpoint is not None and "_class_path" in self.checkpoint.get("hyper_parameters", {}):
+            super()._parse_ckpt_path()
+
+    def instantiate_classes(self) -> None:
+        super().instantiate_classes()
+        if self.checkpoint is not None:
+            path = self._get(self.config, "ckpt_path")
+            check_fits(self.checkpoint, path, self.model)
+            if self.subcommand == "fit" and "optimizer_states" not in self.checkpoint:
+                raise ValueError(f"ckpt_path {path} holds the weights only, and fit goes on from a whole checkpoint")
+            self.checkpoint = None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         configured = self._get(self.config_init, "trainer.callbacks"), self.trainer_defaults.get("callbacks")
@@ -120,12 +154,12 @@ def main() -> None:
             run_cli()
     except SIGTERMException:  # a SystemExit of status 0
         sys.exit(128 + signal.SIGTERM)
-    except (ValueError, ModuleNotFoundError) as error:
-        own = _raised_by_this_package(error)
-        if own is None:
+    except Exception as error:
+        line = refusal(error)
+        if line is None:
             raise
         # Bad input, and the message says what to do about it: a traceback would only hide that.
-        print(f"projunn: error: {own}", file=sys.stderr)
+        print(f"projunn: error: {line}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -161,13 +195,3 @@ def _silence_what_a_user_cannot_act_on() -> None:
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     # Advertisements for other products.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "Tip: For" not in r.getMessage())
-
-
-def _raised_by_this_package(error: BaseException | None) -> BaseException | None:
-    """The error, or the nearest of its causes, that one of this package's own lines raised."""
-    while error is not None:
-        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-        if frames and str(frames[-1].f_globals.get("__name__", "")).startswith("projunn_lightning."):
-            return error
-        error = error.__cause__
-    return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import statistics
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from projunn_lightning.config_file import check_config
 from projunn_lightning.constraint import declared
 from projunn_lightning.functional import unitarity_error
 from projunn_lightning.nn.elman import ElmanRNN
@@ -38,12 +40,29 @@ COLUMNS = (
 
 
 class Progress(Callback):
-    """Remembers the first validation that found the task solved, and how long training steps take."""
+    """Remembers the first validation that found the task solved, and how long training steps take.
 
-    def __init__(self) -> None:
+    Args:
+        settings: of the run; they are written to the file as training begins, not for a run that is refused.
+        file: where to.
+    """
+
+    def __init__(self, settings: dict[str, Any], file: Path) -> None:
+        self.settings = settings
+        self.file = file
         self.solved_at: int | None = None
         self.seconds: list[float] = []
         self._start = 0.0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]  # set by a connector
+        if not hasattr(data, "baseline_loss"):
+            raise ValueError(f"a comparison needs data with a baseline_loss, which {type(data).__name__} has not")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            self.file.write_text(json.dumps(self.settings))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._start = time.perf_counter()
@@ -55,7 +74,8 @@ class Progress(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         limit = SOLVED * trainer.datamodule.baseline_loss  # type: ignore[attr-defined]  # set by a connector
-        if self.solved_at is None and not trainer.sanity_checking and trainer.callback_metrics["val/loss"] < limit:
+        loss = trainer.callback_metrics.get("val/loss", math.inf)
+        if self.solved_at is None and not trainer.sanity_checking and loss < limit:
             self.solved_at = trainer.global_step
 
     def state_dict(self) -> dict[str, Any]:
@@ -90,6 +110,8 @@ def compare(arguments: list[str]) -> None:
     cells = found if options.cells is None else options.cells.split(",")
     if unknown := [cell for cell in cells if cell not in found]:
         raise ValueError(f"{options.folder} has no cell {', '.join(unknown)}, expected some of {', '.join(found)}")
+    for name in ("task", *cells):  # all before the first of them trains
+        check_config(options.folder / f"{name}.yaml")
     output = options.output or Path("comparisons") / options.folder.name
     results = [result_of(cell, options.folder, output, fit) for cell in cells]
     write_table(results, output)
@@ -101,24 +123,30 @@ def result_of(cell: str, folder: Path, output: Path, fit: list[str]) -> dict[str
     settings = {"configs": [yaml.safe_load(path.read_text()) for path in configs], "fit": fit}  # not their comments
     home = output / cell
     begun, done, last = home / "settings.json", home / "result.json", home / "checkpoints" / "last.ckpt"
-    if begun.exists() and json.loads(begun.read_text()) != settings:
+    if begun.exists() and _read(begun) != settings:
         raise ValueError(f"{home} was begun with other settings; remove it, or pass another --output")
     if done.exists():
-        return dict(json.loads(done.read_text()))
-    home.mkdir(parents=True, exist_ok=True)
-    begun.write_text(json.dumps(settings))
+        return _read(done)
     Console().print(f"{cell}: {'goes on from ' + str(last) if last.exists() else 'begins'}", style="bold")
-    result = _trained(cell, configs, output, fit, last if last.exists() else None)
+    result = _trained(cell, configs, output, fit, last if last.exists() else None, Progress(settings, begun))
     partial = done.with_suffix(".partial")
     partial.write_text(json.dumps(result))
     partial.rename(done)
     return result
 
 
-def _trained(cell: str, configs: list[Path], output: Path, fit: list[str], checkpoint: Path | None) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read ({error}); remove {path.parent} to begin anew") from error
+
+
+def _trained(
+    cell: str, configs: list[Path], output: Path, fit: list[str], checkpoint: Path | None, progress: Progress
+) -> dict[str, Any]:
     from projunn_lightning.cli import run_cli  # the command imports this module
 
-    progress = Progress()
     arguments = ["fit", *(word for path in configs for word in ("--config", str(path)))]
     logger = {"save_dir": str(output), "name": "", "version": cell, "default_hp_metric": "false"}
     arguments += ["--trainer.logger", "TensorBoardLogger"]
@@ -131,6 +159,10 @@ def _trained(cell: str, configs: list[Path], output: Path, fit: list[str], check
     )
     if cli.trainer.interrupted:
         raise KeyboardInterrupt
+    if "test/loss" not in cli.trainer.callback_metrics or not progress.seconds:
+        raise ValueError(
+            f"{cell} took no training step or logged no test/loss, and cannot be compared: see its options"
+        )
     loss, baseline = float(cli.trainer.callback_metrics["test/loss"]), cli.datamodule.baseline_loss
     result = dict.fromkeys(COLUMNS) | {
         "cell": cell,

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import ModelPruning
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
+from projunn_lightning._checks import given
 from projunn_lightning.constraint import FLAT_REMEDY, ConstraintError
 from projunn_lightning.functional.retraction import Variant
 from projunn_lightning.functional.sampling import Sampler
@@ -72,6 +73,7 @@ class ProjUNN(Callback):
         tolerance: float = 1e-5,
         seed: int = 0,
     ) -> None:
+        given(lr_divider=lr_divider, tolerance=tolerance)
         Update(rank, variant, sampler, lr_divider, tolerance, seed)  # refuses settings out of range
         self.parameters: str | list[str] | None = parameters
         self.settings: dict[str, Any] = {
@@ -116,7 +118,7 @@ class ProjUNN(Callback):
                     f"{type(callback).__name__} averages weights, and the mean of unitary matrices is not unitary: "
                     "remove it, or average a model without constraints"
                 )
-        if not _builds_its_layers_later(pl_module):
+        if not builds_its_layers_later(pl_module):
             Projector(pl_module, self.parameters, **self.settings)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -174,7 +176,7 @@ def _callbacks(trainer: Trainer) -> list[Callback]:
     return trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
 
 
-def _builds_its_layers_later(pl_module: LightningModule) -> bool:
+def builds_its_layers_later(pl_module: LightningModule) -> bool:
     """Whether it may build them in these hooks; those of this package only shard what is there."""
     hooks = [getattr(pl_module, hook) for hook in ("setup", "configure_model") if is_overridden(hook, pl_module)]
     return any(not hook.__module__.startswith("projunn_lightning.") for hook in hooks)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Generator, Tensor
 
+from projunn_lightning._checks import given
 from projunn_lightning.data.images import Images, load_images
 from projunn_lightning.data.task import Batches, Sample, Task
 from projunn_lightning.functional._random import generator_for
@@ -59,6 +60,7 @@ class ImageTask(Task):
         self, source: str, *, batch_size: int, val_fraction: float, root: str, seed: int, num_workers: int
     ) -> None:
         super().__init__(batch_size=batch_size, seed=seed, num_workers=num_workers)
+        given(source=source, val_fraction=val_fraction, root=root)
         if not 0 < val_fraction < 1:
             raise ValueError(f"val_fraction must be above 0 and below 1, found {val_fraction}")
         self.source = source

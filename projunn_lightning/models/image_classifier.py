@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from projunn_lightning._checks import at_least, pair
+from projunn_lightning._checks import at_least, given, pair
 from projunn_lightning.models.supervised import Supervised, cross_entropy
 from projunn_lightning.nn.cnn import PlainCNN, ResNet9
 from projunn_lightning.nn.orthogonal_conv import Init, OrthogonalConv2d
@@ -58,11 +59,12 @@ class ImageClassifier(Supervised):
         support: int | tuple[int, int] = 3,
         learning_rate: float = 1e-3,
     ) -> None:
+        given(size=size, support=support, locality=locality)
         at_least(1, in_channels=in_channels)
         at_least(2, num_classes=num_classes)
         super().__init__(learning_rate, num_classes)
         self.save_hyperparameters()
-        if not (locality == 0 or (locality > 0 and orthogonal)):
+        if not (locality == 0 or (0 < locality < math.inf and orthogonal)):
             raise ValueError(f"locality must be 0, or above it where orthogonal is true, found {locality}")
         sides = pair(size)
         self.network = _network(architecture, in_channels, num_classes, sides, width, depth, orthogonal, init)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from projunn_lightning._checks import given
 from projunn_lightning.constraint import Init
 from projunn_lightning.functional.recurrence import Nonlinearity
 from projunn_lightning.models.supervised import Supervised, cross_entropy
@@ -120,5 +121,6 @@ def _check_choices(task: str, output: str, output_size: int) -> None:
     if output not in ("sequence", "last"):
         raise ValueError(f"unknown output {output!r}, expected sequence or last")
     fewest = 2 if task == "classification" else 1
+    given(output_size=output_size)
     if output_size < fewest:
         raise ValueError(f"output_size must be {fewest} or more for {task}, found {output_size}")

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchmetrics import MeanAbsoluteError, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from projunn_lightning._checks import finite
 from projunn_lightning.models._fsdp import shard_
 
 
@@ -29,6 +30,9 @@ class Supervised(LightningModule):
 
     def __init__(self, learning_rate: float, num_classes: int | None, ignore_index: int | None = None) -> None:
         super().__init__()
+        finite(learning_rate=learning_rate)
+        if ignore_index is not None and abs(ignore_index) >= 2**63:
+            raise ValueError(f"ignore_index must be a class, found {ignore_index}")
         self.learning_rate = learning_rate
         self.num_classes = num_classes
         # The loss refuses what is no class; torchmetrics' own check would wait for the device at every step.

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from projunn_lightning._checks import at_least, finite
 from projunn_lightning.constraint import Init, orthogonal
 from projunn_lightning.models._fsdp import shard_
 
@@ -29,6 +30,8 @@ class UnitaryMatch(LightningModule):
         self, size: int = 2048, *, complex: bool = True, init: Init = "identity", learning_rate: float = 0.004
     ) -> None:
         super().__init__()
+        at_least(1, size=size)
+        finite(learning_rate=learning_rate)
         self.save_hyperparameters()
         self.learning_rate = learning_rate
         self.weight = nn.Parameter(torch.empty(size, size, dtype=torch.complex64 if complex else torch.float32))

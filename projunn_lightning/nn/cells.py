@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
+from projunn_lightning._checks import at_least, fraction
 from projunn_lightning.constraint import Init
 from projunn_lightning.functional.recurrence import Nonlinearity
 from projunn_lightning.nn.mapped_rnn import MappedRNN
@@ -63,6 +64,8 @@ def make_cell(
     """
     if cell not in get_args(Cell):
         raise ValueError(f"unknown cell {cell!r}, expected one of {', '.join(get_args(Cell))}")
+    at_least(1, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
+    fraction(dropout=dropout)
     if capacity is not None and cell not in ("eunn", "ornn", "dtriv", "eunn_fft"):
         raise ValueError(f"capacity is for eunn, ornn and dtriv, found {capacity} for {cell}")
     if cell in _TORCH:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from projunn_lightning._checks import at_least
+from projunn_lightning._checks import at_least, fraction
 from projunn_lightning.functional.recurrence import Nonlinearity, recurrence
 from projunn_lightning.nn._precision import taking_complex_along
 
@@ -164,5 +164,4 @@ def _check_options(
         raise ValueError(f"unknown nonlinearity {nonlinearity!r}, expected one of {', '.join(get_args(Nonlinearity))}")
     if nonlinearity == "modrelu" and not bias:
         raise ValueError("modReLU without its bias is the identity: pass nonlinearity='identity' or bias=True")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be in [0, 1), found {dropout}")
+    fraction(dropout=dropout)
