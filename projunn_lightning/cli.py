@@ -81,7 +81,9 @@ class ProjUNNCLI(LightningCLI):
         trainer = super().instantiate_trainer(**kwargs)
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback not in chosen:
-                callback.save_on_exception = True  # Ctrl-C in a first epoch of hours leaves a checkpoint to go on from
+                # Ctrl-C in a first epoch of hours leaves a checkpoint to go on from. Of several processes one may be
+                # stopped alone, and would wait for the others to save with it.
+                callback.save_on_exception = trainer.world_size == 1
         callbacks = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
         callbacks.insert(0, RandomState())
         if trainer.loggers:

@@ -154,7 +154,7 @@ def _trained(
     arguments += fit + (["--ckpt_path", str(checkpoint)] if checkpoint else [])
     cli = run_cli(
         arguments,
-        trainer_defaults={"callbacks": [progress, ModelCheckpoint(save_last=True)]},
+        trainer_defaults={"callbacks": [progress, ModelCheckpoint(save_last=True, save_on_exception=True)]},
         save_config_kwargs={"overwrite": True},
     )
     if cli.trainer.interrupted:
