@@ -23,7 +23,7 @@ from rich.console import Console
 from torch.optim import Optimizer
 
 from projunn_lightning import ProjUNN
-from projunn_lightning.callbacks import RandomState
+from projunn_lightning.callbacks import RandomState, UnitarityMonitor
 from projunn_lightning.checkpoint import check_fits, read_checkpoint
 from projunn_lightning.compare import compare
 from projunn_lightning.config_file import ConfigFile
@@ -87,7 +87,7 @@ class ProjUNNCLI(LightningCLI):
         callbacks = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
         callbacks.insert(0, RandomState())
         if trainer.loggers:
-            callbacks.insert(0, LearningRateMonitor())
+            callbacks[:0] = [LearningRateMonitor(), UnitarityMonitor()]
         if isinstance(bar := trainer.progress_bar_callback, RichProgressBar):
             bar.theme = replace(bar.theme, metrics_format=".3g")  # a unitarity error of 1e-7 is not 0.000
         return trainer

@@ -16,8 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from projunn_lightning.functional import init as inits
+from projunn_lightning.functional._random import generator_for
 from projunn_lightning.functional._sharded import Matrices, Sharded, is_sharded
-from projunn_lightning.functional.unitarity import nearest_unitary, nearest_unitary_, unitarity_error
+from projunn_lightning.functional.unitarity import (
+    estimate_unitarity_error,
+    nearest_unitary,
+    nearest_unitary_,
+    unitarity_error,
+)
 
 Init = Literal["polar", "haar", "identity", "henaff", "cayley"]
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -145,12 +151,23 @@ def matching(module: nn.Module, patterns: Iterable[str]) -> dict[str, Constraint
 
 
 @torch.no_grad()
-def unitarity_errors(module: nn.Module, constraints: dict[str, Constraint]) -> dict[str, Tensor]:
-    """The unitarity error of each constrained parameter of a module (the largest of its matrices), by name."""
-    return {
-        name: unitarity_error(constraint.matrices(module.get_parameter(name))).max()
-        for name, constraint in constraints.items()
-    }
+def unitarity_errors(
+    module: nn.Module, constraints: dict[str, Constraint], *, quick: bool = False
+) -> dict[str, Tensor]:
+    """The unitarity error of each constrained parameter of a module (the largest of its matrices), by name.
+
+    With ``quick`` that of matrices above 512 x 512 is estimated, to a relative ``min(n, p)^(-1/2)`` or so: to work
+    it out takes as long as many steps.
+    """
+    errors = {}
+    for name, constraint in constraints.items():
+        matrices = constraint.matrices(module.get_parameter(name))
+        if quick and min(matrices.shape[-2:]) > 512:
+            generator = generator_for(f"unitarity error/{name}", matrices.device)
+            errors[name] = estimate_unitarity_error(matrices, generator=generator).max()
+        else:
+            errors[name] = unitarity_error(matrices).max()
+    return errors
 
 
 def _constraint_of(module: nn.Module, name: str) -> Constraint:

@@ -26,7 +26,7 @@ from projunn_lightning.constraint import (
 from projunn_lightning.functional._sharded import is_sharded
 from projunn_lightning.functional.retraction import Variant
 from projunn_lightning.functional.sampling import Sampler
-from projunn_lightning.update import Update, Weight
+from projunn_lightning.update import Observe, Update, Weight
 
 Held = list[tuple[Weight, Tensor]]
 
@@ -86,6 +86,7 @@ class Projector:
         self._patterns = [parameters] if isinstance(parameters, str) else list(parameters or ())
         self._weights: dict[str, Weight] = {}
         self._weights = self._choose()
+        self.observe: Observe | None = None  # is shown every update, see UnitarityMonitor
         self._seen: dict[Optimizer, tuple[list[object], Held]] = {}  # how all was at its last step, and what it held
         self._stepping: dict[Optimizer, Held] = {}
         self._handles: list[RemovableHandle] = []
@@ -261,7 +262,7 @@ class Projector:
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
         held = self._stepping.get(optimizer, [])  # nothing, where it was attached inside of the step
-        self.update.apply_([weight for weight, _ in held], [parameter for _, parameter in held])
+        self.update.apply_([weight for weight, _ in held], [parameter for _, parameter in held], self.observe)
         self._stepping.pop(optimizer, None)  # not before: where it is interrupted, all go back
         self._held_by(optimizer)  # a parameter may have joined it inside of its closure
 

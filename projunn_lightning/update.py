@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -26,6 +26,10 @@ CHECK_EVERY = 64
 
 SMALL = 1 << 18
 """Numbers of a weight up to which those of one shape are updated in a batch: there calls cost more than copies."""
+
+
+Observe = Callable[[str, Matrices, Tensor], None]
+"""Is shown the name of a weight, its update D and the a of D ~ a b^H, where b has orthonormal columns."""
 
 
 @dataclass(eq=False)  # hashed by identity
@@ -76,7 +80,7 @@ class Update:
         if not self.tolerance > 0:
             raise ConstraintError(f"tolerance must be positive, found {self.tolerance}")
 
-    def apply_(self, weights: Sequence[Weight], parameters: Sequence[Tensor]) -> None:
+    def apply_(self, weights: Sequence[Weight], parameters: Sequence[Tensor], observe: Observe | None = None) -> None:
         """Take what became of the parameters since their snapshots as updates, and rotate the snapshots by them."""
         pairs = list(zip(weights, parameters, strict=True))
         memory = [(weight.skipped, weight.basis) for weight in weights]
@@ -84,7 +88,7 @@ class Update:
             for weight, parameter in pairs:
                 parameter.sub_(_before(weight))  # the update, where it lies
             for alike in _batches(pairs):
-                self._rotate_(*zip(*alike, strict=True))
+                self._rotate_([weight for weight, _ in alike], [parameter for _, parameter in alike], observe)
         except BaseException:  # Ctrl-C among them
             for (weight, parameter), old in zip(pairs, memory, strict=True):
                 parameter.copy_(_before(weight))
@@ -96,11 +100,11 @@ class Update:
             if weight.step % CHECK_EVERY == 0:
                 self._correct_drift_(weight, parameter)
 
-    def _rotate_(self, weights: tuple[Weight, ...], parameters: tuple[Tensor, ...]) -> None:
+    def _rotate_(self, weights: Sequence[Weight], parameters: Sequence[Tensor], observe: Observe | None) -> None:
         """Turn the updates of weights alike into the weights that they lead to."""
         before = _stacked([weight.constraint.matrices(_before(weight)) for weight in weights])
         update = _stacked([weight.constraint.matrices(of) for weight, of in zip(weights, parameters, strict=True)])
-        left, right = self._change(weights, before, update)
+        left, right = self._change(weights, before, update, observe)
         if isinstance(before, Sharded) and isinstance(update, Sharded):
             before.add_product(left, right, out=update)
             return
@@ -112,7 +116,9 @@ class Update:
             if matrices.data_ptr() != parameter.data_ptr():
                 parameter.copy_(matrices.reshape(parameter.shape))
 
-    def _change(self, weights: tuple[Weight, ...], before: Matrices, update: Matrices) -> Factors:
+    def _change(
+        self, weights: Sequence[Weight], before: Matrices, update: Matrices, observe: Observe | None
+    ) -> Factors:
         """L and R with W' = W + L R^H; zeros, and a count more, for an update that is not finite."""
         generators = [self._generator(weight, update.device) for weight in weights]
         single = len(weights) == 1
@@ -123,6 +129,10 @@ class Update:
             basis = bases[0] if single else torch.stack(bases)
         generator = generators[0] if single else generators
         a, b = rank_k(update, self.rank, self.sampler, generator=generator, basis=basis)
+        if observe is not None:
+            updates = [update] if single or not isinstance(update, Tensor) else update
+            for weight, of, its_a in zip(weights, updates, [a] if single else a, strict=True):
+                observe(weight.name, of, its_a)
         left, right = low_rank_change(self.variant, before, a / self.lr_divider, b)
         # Anything not finite in the update shows in these thin factors; they are zeroed without asking the host.
         dims = tuple(range(0 if single else 1, left.ndim))  # of one weight

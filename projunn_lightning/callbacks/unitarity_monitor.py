@@ -1,30 +1,157 @@
-"""What TensorBoard shows of the constrained weights, one by one."""
+"""What TensorBoard shows of the constrained weights and their updates, one by one."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
 
+from projunn_lightning.callbacks._figures import gradient_over_time, import_matplotlib, spectrum
+from projunn_lightning.callbacks._input_gradients import InputGradients
 from projunn_lightning.callbacks.projunn import ProjUNN
-from projunn_lightning.constraint import declared, unitarity_errors
+from projunn_lightning.constraint import Constraint, declared, unitarity_errors
+from projunn_lightning.functional._sharded import Matrices
+from projunn_lightning.functional.unitarity import spectral_norm
+
+SHARE = 0.01
+"""Of the run's time, what numbers may cost, and what pictures may cost."""
+
+LARGEST = 512
+"""Rows of the largest matrix whose eigenvalues are taken, at a cost of some 25 N^3."""
 
 
 class UnitarityMonitor(Callback):
-    """Log the unitarity error of each constrained weight as ``unitarity_error/<name>``, whenever the trainer logs.
+    """Show whether training with constrained weights is healthy, at the steps at which the trainer logs.
 
-    Constrained are the weights of a :class:`~projunn_lightning.ProjUNN` callback beside it and those that modules
-    declare; of the latter it also shows what happens without the method.
+    Scalars, for any logger:
+
+    - ``unitarity_error/<weight>``: below 1e-5 in float32 with :class:`~projunn_lightning.ProjUNN`;
+    - ``energy_kept/<weight>``: the share ``|a b^H|_F^2 / |D|_F^2`` of the optimizer's update D that its approximation
+      at rank k keeps (Kiani et al. 2022, Fig. 1a). Where it is low, a higher rank or another sampler goes further;
+    - ``stable_rank/<weight>``: ``|D|_F^2 / |D|_2^2``, the rank that D has in effect;
+    - ``gradient_norm/<layer>/first`` and ``/last``: the root mean square over the first and the last tenth of the time
+      steps of the norm of the loss's gradient with respect to the input of a recurrent layer. If the first is smaller
+      by orders of magnitude, gradients vanish on their way back.
+
+    Pictures, for a :class:`~lightning.pytorch.loggers.TensorBoardLogger`:
+
+    - ``eigenvalues/<weight>`` of square matrices up to 512 x 512, beside the unit circle, and the histogram of their
+      ``phases/<weight>``;
+    - ``gradient_norm/<layer>`` against the time step. To see what the constraint does, run the same model without it.
+
+    Weights are those of a :class:`~projunn_lightning.ProjUNN` callback and those that modules declare; of the latter,
+    and of recurrent layers, it also shows a run without the method. It costs at most 2 % of the run's time: where
+    a look takes longer, the next one waits until the run has gone on for long enough.
+
+    >>> from lightning.pytorch import Trainer
+    >>> trainer = Trainer(callbacks=[ProjUNN("*.weight_hh_l*"), UnitarityMonitor()], logger=False)
     """
+
+    def __init__(self) -> None:
+        self._begun = time.perf_counter()
+        self._spent = {"numbers": 0.0, "pictures": 0.0}
+        self._last = {"numbers": 0.0, "pictures": 0.0}  # what the last look took
+        self._due: set[str] = set()
+        self._gradients = InputGradients()
+        self._updates: dict[str, Tensor] = {}
+
+    # ---- when it looks ----
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        import_matplotlib()
+        self._begun = time.perf_counter()
+        self._spent = dict.fromkeys(self._spent, 0.0)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._stop(trainer)  # an exception may have broken off the last batch
+        if not trainer._logger_connector.should_update_logs:  # as Lightning's own monitors
+            return
+        allowed = SHARE * (time.perf_counter() - self._begun)
+        # All ranks look at a sharded weight together; the clock of the first decides.
+        due = {what for what, spent in self._spent.items() if not spent or spent + self._last[what] <= allowed}
+        self._due = trainer.strategy.broadcast(due)
+        if "numbers" in self._due:
+            self._updates = {}
+            self._gradients.watch(pl_module)
+            for method in _methods(trainer):
+                method.projector.observe = self._observe  # type: ignore[union-attr]
+
+    def _stop(self, trainer: Trainer) -> None:
+        self._due = set()
+        self._gradients.stop()
+        for method in _methods(trainer):
+            method.projector.observe = None  # type: ignore[union-attr]
+
+    @contextmanager
+    def _clock(self, what: str, device: torch.device) -> Iterator[None]:
+        if device.type == "cuda":  # what it has still to do is not the monitor's
+            torch.cuda.synchronize(device)
+        begun = time.perf_counter()
+        yield
+        self._last[what] = time.perf_counter() - begun
+        self._spent[what] += self._last[what]
+
+    # ---- what it sees ----
+
+    @torch.no_grad()
+    def _observe(self, name: str, update: Matrices, a: Tensor) -> None:
+        with self._clock("numbers", a.device):
+            local = update if isinstance(update, Tensor) else update.local
+            energy = local.abs().square().sum()
+            if not isinstance(update, Tensor):
+                energy = update.summed(energy)
+            self._updates[f"energy_kept/{name}"] = a.abs().square().sum() / energy
+            self._updates[f"stable_rank/{name}"] = energy / spectral_norm(update).square()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not trainer._logger_connector.should_update_logs:  # as Lightning's LearningRateMonitor
+        due = self._due
+        self._stop(trainer)
+        if not due:
             return
         constraints = declared(pl_module)
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set by a connector
-            if isinstance(callback, ProjUNN) and callback.projector is not None:
-                constraints |= callback.projector.constraints
-        for name, error in unitarity_errors(pl_module, constraints).items():
-            pl_module.log(f"unitarity_error/{name}", error)
+        for method in _methods(trainer):
+            constraints |= method.projector.constraints  # type: ignore[union-attr]
+        if "numbers" in due:
+            with self._clock("numbers", pl_module.device):
+                pl_module.log_dict(self._numbers(pl_module, constraints))
+        if "pictures" in due and trainer.is_global_zero:
+            with self._clock("pictures", pl_module.device):
+                for logger in trainer.loggers:
+                    if isinstance(logger, TensorBoardLogger):
+                        self._draw(logger.experiment, pl_module, constraints, trainer.global_step)
+
+    def _numbers(self, pl_module: LightningModule, constraints: dict[str, Constraint]) -> dict[str, Tensor]:
+        errors = unitarity_errors(pl_module, constraints, quick=True)
+        numbers = {f"unitarity_error/{name}": error for name, error in errors.items()}
+        numbers |= {name: value for name, value in self._updates.items() if torch.isfinite(value)}
+        for name, norms in self._gradients.norms.items():
+            tenth = -(-len(norms) // 10)
+            for place, part in (("first", norms[:tenth]), ("last", norms[-tenth:])):
+                numbers[f"gradient_norm/{name}/{place}"] = part.square().mean().sqrt()
+        return numbers
+
+    @torch.no_grad()
+    def _draw(self, board: Any, pl_module: LightningModule, constraints: dict[str, Constraint], step: int) -> None:
+        for name, constraint in constraints.items():
+            matrices = constraint.matrices(pl_module.get_parameter(name))
+            if isinstance(matrices, Tensor) and matrices.shape[-1] == matrices.shape[-2] <= LARGEST:
+                eigenvalues = torch.linalg.eigvals(matrices[..., :, :].cpu()).flatten()
+                board.add_histogram(f"phases/{name}", eigenvalues.angle(), step)
+                board.add_figure(f"eigenvalues/{name}", spectrum(eigenvalues, f"{name}, step {step}"), step)
+        for name, norms in self._gradients.norms.items():
+            figure = gradient_over_time(norms.cpu(), f"{name}, step {step}")
+            board.add_figure(f"gradient_norm/{name}", figure, step)
+
+
+def _methods(trainer: Trainer) -> list[ProjUNN]:
+    """The callbacks that constrain, once they do."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
+    return [each for each in callbacks if isinstance(each, ProjUNN) and each.projector is not None]

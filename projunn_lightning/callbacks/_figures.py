@@ -1,0 +1,46 @@
+"""What TensorBoard shows as pictures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def spectrum(eigenvalues: Tensor, title: str) -> Figure:
+    """Eigenvalues ``(n,)`` in the complex plane, on the unit circle where the matrix is unitary."""
+    figure, axes = _figure(4, 4)
+    around = np.linspace(0, 2 * np.pi, 200)
+    axes.plot(np.cos(around), np.sin(around), color="0.8", linewidth=1)
+    axes.plot(eigenvalues.real, eigenvalues.imag, ".", markersize=4, alpha=0.7)
+    axes.set_aspect("equal")
+    axes.set(title=title, xlabel="real", ylabel="imaginary")
+    return figure
+
+
+def gradient_over_time(norms: Tensor, title: str) -> Figure:
+    """Gradient norms ``(T,)`` against the time step, on a logarithmic scale."""
+    figure, axes = _figure(5, 3)
+    axes.plot(range(1, len(norms) + 1), norms)
+    axes.set_yscale("log")
+    axes.grid(alpha=0.3)
+    axes.set(title=title, xlabel="time step", ylabel="norm of the input's gradient")
+    return figure
+
+
+def import_matplotlib() -> Any:
+    """Slow the first time, and so not done where nothing is drawn."""
+    import matplotlib.figure
+    import matplotlib.pyplot  # TensorBoard's writer imports it too
+
+    return matplotlib.figure
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Any]:
+    figure = import_matplotlib().Figure((width, height), dpi=100)
+    figure.subplots_adjust(left=0.18, right=0.96, bottom=0.16, top=0.9)  # a layout engine takes as long as the drawing
+    return figure, figure.subplots()

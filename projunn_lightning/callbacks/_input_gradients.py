@@ -1,0 +1,59 @@
+"""How strongly the loss depends on each step of a recurrent layer's input: the picture of vanishing gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from projunn_lightning.nn.elman import ElmanRNN
+
+
+def recurrent_layers(module: nn.Module) -> Iterator[tuple[str, nn.RNNBase | ElmanRNN]]:
+    """The recurrent layers of a module, torch's and those of this package, by name."""
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.RNNBase | ElmanRNN):
+            yield name, layer
+
+
+class InputGradients:
+    """Of each recurrent layer, the norm of the loss's gradient with respect to its input, at each time step ``(T,)``.
+
+    It is taken at the input, which every layer has, and not at the state, which fused layers do not give away; the two
+    differ by the input's matrix. Watched are calls between :meth:`watch` and :meth:`stop`; of several, the last.
+    """
+
+    def __init__(self) -> None:
+        self.norms: dict[str, Tensor] = {}
+        self._handles: list[RemovableHandle] = []
+
+    def watch(self, module: nn.Module) -> None:
+        self.norms = {}
+        for name, layer in recurrent_layers(module):
+            self._handles.append(layer.register_forward_pre_hook(self._hook(name)))
+
+    def stop(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _hook(self, name: str) -> Any:
+        def before(layer: nn.RNNBase | ElmanRNN, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            input = inputs[0]
+            if not isinstance(input, Tensor) or not torch.is_grad_enabled():  # packed sequences are left out
+                return None
+            if not input.requires_grad:
+                input = input.detach().requires_grad_()
+            time = 0 if input.ndim == 2 or not layer.batch_first else 1
+
+            def keep(gradient: Tensor) -> None:
+                others = [dim for dim in range(gradient.ndim) if dim != time]
+                self.norms[name] = torch.linalg.vector_norm(gradient, dim=others)
+
+            input.register_hook(keep)
+            return (input, *inputs[1:])
+
+        return before
