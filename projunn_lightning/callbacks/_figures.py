@@ -23,10 +23,14 @@ def spectrum(eigenvalues: Tensor, title: str) -> Figure:
 
 
 def gradient_over_time(norms: Tensor, title: str) -> Figure:
-    """Gradient norms ``(T,)`` against the time step, on a logarithmic scale."""
+    """Gradient norms ``(T,)`` against the time step, on a logarithmic scale of two decades or more."""
     figure, axes = _figure(5, 3)
     axes.plot(range(1, len(norms) + 1), norms)
     axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    if high < 100 * low:  # what hardly changes is to look so
+        middle = (low * high) ** 0.5
+        axes.set_ylim(middle / 10, middle * 10)
     axes.grid(alpha=0.3)
     axes.set(title=title, xlabel="time step", ylabel="norm of the input's gradient")
     return figure
