@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import operator
 import os
 import signal
 import sys
@@ -96,15 +97,18 @@ class ProjUNNCLI(LightningCLI):
     def configure_optimizers(
         lightning_module: LightningModule, optimizer: Optimizer, lr_scheduler: LRSchedulerTypeUnion | None = None
     ) -> Any:
-        """Give the optimizer, made before the strategy was, the parameters that there are now: FSDP2 replaces them."""
-        group, parameters = optimizer.param_groups[0], list(lightning_module.parameters())
-        if any(old is not new for old, new in zip(group["params"], parameters, strict=True)):
+        """Give the optimizer, made before the model was set up, the parameters that there are now.
+
+        FSDP2 replaces them, and hooks such as ``configure_model`` may add some.
+        """
+        held, parameters = optimizer.param_groups[0]["params"], list(lightning_module.parameters())
+        if len(held) != len(parameters) or any(map(operator.is_not, held, parameters)):
             if optimizer.state:
                 raise ValueError(
                     f"{type(optimizer).__name__} has a state for parameters that the strategy has replaced; choose an "
                     "optimizer that starts without one"
                 )
-            group["params"] = parameters
+            held[:] = parameters
         return LightningCLI.configure_optimizers(lightning_module, optimizer, lr_scheduler)
 
     def before_fit(self) -> None:

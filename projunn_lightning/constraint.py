@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from projunn_lightning.functional import init as inits
 from projunn_lightning.functional._random import generator_for
-from projunn_lightning.functional._sharded import Matrices, Sharded, is_sharded
+from projunn_lightning.functional._sharded import Matrices, Sharded, is_sharded, reshard
 from projunn_lightning.functional.unitarity import (
     estimate_unitarity_error,
     nearest_unitary,
@@ -32,6 +32,7 @@ FLAT_REMEDY = (
     "FSDP1 and DeepSpeed flatten parameters; shard by FSDP2 instead: strategy=ModelParallelStrategy(), with "
     "torch.distributed.fsdp.fully_shard in the LightningModule's configure_model"
 )
+SINGULAR = "a sharded weight is singular, or nearly, and its nearest unitary matrix is not to be had on shards"
 _RECORD = "_orthogonal_parameters"
 _DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 # The stacked weights of torch's own modules: (module, parameter, number of matrices along dim 0).
@@ -159,6 +160,7 @@ def unitarity_errors(
     With ``quick`` that of matrices above 512 x 512 is estimated, to a relative ``min(n, p)^(-1/2)`` or so: to work
     it out takes as long as many steps.
     """
+    reshard(module)
     errors = {}
     for name, constraint in constraints.items():
         matrices = constraint.matrices(module.get_parameter(name))
@@ -181,6 +183,8 @@ def check(name: str, parameter: Tensor, constraint: Constraint) -> None:
     """Raise a :class:`ConstraintError` if the parameter cannot be viewed as matrices of a full-precision dtype."""
     if isinstance(parameter, nn.parameter.UninitializedParameter):
         raise ConstraintError(f"{name} is not materialised yet; run a batch through the lazy module first")
+    if parameter.is_meta:
+        raise ConstraintError(f"{name} is on the meta device and has no values yet; declare it once it is materialised")
     if parameter.dtype not in _DTYPES:
         raise ConstraintError(
             f"{name} is {parameter.dtype}; a weight cannot stay orthogonal in half precision. Keep it in float32 or "
@@ -245,4 +249,4 @@ def _initialise_sharded_(matrices: Sharded, scratch: Matrices, init: Init) -> No
     if init != "polar":
         raise ConstraintError(f"init {init!r} needs the whole weight, which is sharded already: {before}")
     if not nearest_unitary_(matrices, scratch):
-        raise ConstraintError(f"a sharded weight is singular, or nearly, and no unitary matrix is near it: {before}")
+        raise ConstraintError(SINGULAR)

@@ -23,7 +23,7 @@ from projunn_lightning.constraint import (
     refuse_flat,
     unitarity_errors,
 )
-from projunn_lightning.functional._sharded import is_sharded
+from projunn_lightning.functional._sharded import is_sharded, reshard
 from projunn_lightning.functional.retraction import Variant
 from projunn_lightning.functional.sampling import Sampler
 from projunn_lightning.update import Observe, Update, Weight
@@ -147,8 +147,7 @@ class Projector:
         if self._handles:
             raise RuntimeError("the projector is attached already; call detach() first")
         weights = list(self._weights.values())
-        self._check(weights, itertools.chain(*map(_parameters, optimizers)))
-        self._make_unitary(weights)
+        self._start(weights, optimizers)
         for optimizer in optimizers:
             self._see(optimizer)
             self._warn_of_weight_decay(optimizer, weights)
@@ -191,6 +190,19 @@ class Projector:
                     "with requires_grad_(False)"
                 )
 
+    def start_again(self) -> None:
+        """Look at the weights as :meth:`attach` did: others have been loaded since.
+
+        Raises:
+            ConstraintError: as :meth:`attach`.
+        """
+        self._start(list(self._weights.values()), list(self._seen))
+
+    def _start(self, weights: Sequence[Weight], optimizers: Iterable[Optimizer]) -> None:
+        reshard(self.module)
+        self._check(weights, itertools.chain(*map(_parameters, optimizers)))
+        self._make_unitary(weights)
+
     def _make_unitary(self, weights: Sequence[Weight]) -> None:
         errors = unitarity_errors(self.module, {weight.name: weight.constraint for weight in weights})
         for weight, error in zip(weights, errors.values(), strict=True):
@@ -229,8 +241,10 @@ class Projector:
         Where its parameters or those constrained have changed since its last step, all are chosen and checked anew.
         """
         seen, held = self._seen[optimizer]
-        now = self._objects(optimizer)
-        if len(now) == len(seen) and all(map(operator.is_, now, seen)):
+        if self._unchanged(optimizer, seen):
+            return held
+        reshard(self.module)  # an evaluation may have left other objects in place of the optimizer's
+        if self._unchanged(optimizer, seen):
             return held
         before = [weight for weight, _ in held]
         joined = [weight for weight, _ in self._among(self._choose().values(), _parameters(optimizer))]
@@ -239,6 +253,10 @@ class Projector:
         self._make_unitary(joined)
         self._warn_of_weight_decay(optimizer, [weight for weight in joined if weight not in before])
         return self._see(optimizer)
+
+    def _unchanged(self, optimizer: Optimizer, seen: list[object]) -> bool:
+        now = self._objects(optimizer)
+        return len(now) == len(seen) and all(map(operator.is_, now, seen))
 
     def _see(self, optimizer: Optimizer) -> Held:
         held = self._among(self._weights.values(), _parameters(optimizer))
@@ -262,14 +280,18 @@ class Projector:
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
         held = self._stepping.get(optimizer, [])  # nothing, where it was attached inside of the step
-        self.update.apply_([weight for weight, _ in held], [parameter for _, parameter in held], self.observe)
+        with torch.autocast(next(iter(held))[1].device.type if held else "cpu", enabled=False):
+            self.update.apply_([weight for weight, _ in held], [parameter for _, parameter in held], self.observe)
         self._stepping.pop(optimizer, None)  # not before: where it is interrupted, all go back
         self._held_by(optimizer)  # a parameter may have joined it inside of its closure
 
     # ---- what can be asked and saved ----
 
     def unitarity_errors(self) -> dict[str, Tensor]:
-        """The unitarity error of each constrained parameter (the largest of its matrices), by name."""
+        """The unitarity error of each constrained parameter (the largest of its matrices), by name.
+
+        Of sharded parameters it sums over the ranks: all of them have to ask.
+        """
         return unitarity_errors(self.module, self.constraints)
 
     @property

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Generator, Tensor
 
-from projunn_lightning.constraint import Constraint, ConstraintError
+from projunn_lightning.constraint import SINGULAR, Constraint, ConstraintError
 from projunn_lightning.functional._random import generator_for
 from projunn_lightning.functional._sharded import Matrices, Sharded, is_sharded
 from projunn_lightning.functional._thin import add_product
@@ -168,7 +168,8 @@ class Update:
         else:
             scratch = weight.constraint.matrices(_before(weight))
             assert isinstance(scratch, Sharded)
-            nearest_unitary_(matrices, scratch)
+            if not nearest_unitary_(matrices, scratch):
+                raise ConstraintError(f"{weight.name}: {SINGULAR}")
         weight.reorthonormalisations += 1
 
 

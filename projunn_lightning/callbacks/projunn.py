@@ -129,6 +129,10 @@ class ProjUNN(Callback):
         self._refuse_pruning(trainer, pl_module, self.projector)
         self.projector.attach(*trainer.optimizers)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.projector is not None and trainer.strategy.restore_checkpoint_after_setup:  # and so after on_fit_start
+            self.projector.start_again()
+
     def _refuse_pruning(self, trainer: Trainer, pl_module: LightningModule, projector: Projector) -> None:
         names = {id(pl_module.get_parameter(name)): name for name in projector.constraints}
         for callback in _callbacks(trainer):

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.functional import one_hot
 
 from projunn_lightning.functional._thin import times
@@ -29,6 +30,13 @@ def is_sharded(tensor: Tensor) -> TypeGuard[DTensor]:
 
 
 Index = tuple[int | slice, ...]
+
+
+def reshard(module: nn.Module) -> None:
+    """Take back what FSDP2 has gathered for a forward pass, as it does by itself after a backward pass only."""
+    for each in module.modules():
+        if isinstance(each, FSDPModule):
+            each.reshard()
 
 
 class Block(NamedTuple):

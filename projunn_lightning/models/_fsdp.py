@@ -28,7 +28,7 @@ def shard_(model: LightningModule) -> None:
         )
     owners = {name.rpartition(".")[0] for name in declared(model)} - {""}
     sharded: set[nn.Parameter] = set()
-    for unit in [*(model.get_submodule(owner) for owner in sorted(owners)), model]:
+    for unit in [*(model.get_submodule(owner) for owner in sorted(owners, reverse=True)), model]:  # children first
         dtypes = {str(parameter.dtype) for parameter in unit.parameters() if parameter not in sharded}
         if len(dtypes) > 1:
             raise ValueError(
