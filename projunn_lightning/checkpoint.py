@@ -70,6 +70,7 @@ def check_fits(checkpoint: dict[str, Any], path: str, model: LightningModule) ->
     A model that changes either as it is set up or loaded is left to Lightning.
     """
     changed = any(is_overridden(hook, model, LightningModule) for hook in ("on_load_checkpoint", "load_state_dict"))
+    changed |= any(module._load_state_dict_pre_hooks for module in model.modules())  # those of lazy layers among them
     if changed or not model.strict_loading or builds_its_layers_later(model):
         return
     saved = {name: tuple(getattr(value, "shape", ())) for name, value in checkpoint["state_dict"].items()}

@@ -16,7 +16,6 @@ from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.types import LRSchedulerTypeUnion
@@ -28,7 +27,6 @@ from projunn_lightning.callbacks import RandomState, UnitarityMonitor
 from projunn_lightning.checkpoint import check_fits, read_checkpoint
 from projunn_lightning.compare import compare
 from projunn_lightning.config_file import ConfigFile
-from projunn_lightning.constraint import declared
 from projunn_lightning.refusal import refusal
 
 
@@ -63,8 +61,9 @@ class ProjUNNCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Configure the model as the checkpoint's, where that names its class: one that Python code wrote does not."""
         subcommand = self.config.get("subcommand")
-        self.checkpoint = read_checkpoint(self.config[subcommand]["ckpt_path"]) if subcommand else None
-        if self.checkpoint is not None and "_class_path" in self.checkpoint.get("hyper_parameters", {}):
+        options = self.config[subcommand] if subcommand else {"ckpt_path": None, "weights_only": None}
+        self.checkpoint = None if options["weights_only"] is False else read_checkpoint(options["ckpt_path"])
+        if self.checkpoint is not None and "_class_path" in (self.checkpoint.get("hyper_parameters") or {}):
             super()._parse_ckpt_path()
 
     def instantiate_classes(self) -> None:
@@ -112,16 +111,11 @@ class ProjUNNCLI(LightningCLI):
         return LightningCLI.configure_optimizers(lightning_module, optimizer, lr_scheduler)
 
     def before_fit(self) -> None:
-        """Check the constraint; a model that has none trains as it is: a run to compare with."""
+        """Check the constraint, before a log folder is made for a run that cannot start."""
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
         method = next(callback for callback in callbacks if isinstance(callback, ProjUNN))
-        if method.parameters is None and not declared(self.model):
-            callbacks.remove(method)
-            rank_zero_warn(
-                "no parameter is declared orthogonal, projunn.parameters is not set: the model trains without projUNN"
-            )
-        else:
-            method.check(self.trainer, self.model)  # here, before a log folder is made for a run that cannot start
+        method.optional = True
+        method.check(self.trainer, self.model)
 
     def after_fit(self) -> None:
         """Test the trained weights, where model and data can."""

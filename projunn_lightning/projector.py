@@ -89,6 +89,7 @@ class Projector:
         self.observe: Observe | None = None  # is shown every update, see UnitarityMonitor
         self._seen: dict[Optimizer, tuple[list[object], Held]] = {}  # how all was at its last step, and what it held
         self._stepping: dict[Optimizer, Held] = {}
+        self._depth: dict[Optimizer, int] = {}  # of steps within steps
         self._handles: list[RemovableHandle] = []
 
     # ---- which parameters ----
@@ -142,10 +143,12 @@ class Projector:
         Raises:
             ConstraintError: if a constrained parameter that requires a gradient is held by none of them, is not in
                 full precision any more, or is not finite. No weight has been touched then.
-            RuntimeError: if the projector is attached already.
+            RuntimeError: if this projector is attached already, or another one to one of the optimizers.
         """
         if self._handles:
             raise RuntimeError("the projector is attached already; call detach() first")
+        if any(isinstance(getattr(hook, "__self__", None), Projector) for each in optimizers for hook in _hooks(each)):
+            raise RuntimeError("another projector is attached to an optimizer, and would take its updates twice")
         weights = list(self._weights.values())
         self._start(weights, optimizers)
         for optimizer in optimizers:
@@ -164,14 +167,19 @@ class Projector:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        with torch.no_grad():
-            for weight, parameter in itertools.chain(*self._stepping.values()):
-                assert weight.before is not None
-                parameter.copy_(weight.before)
-        self._stepping.clear()
+        for optimizer in list(self._stepping):
+            self._take_back(optimizer)
         self._seen.clear()
+        self._depth.clear()
         for weight in self._weights.values():
             weight.before = None
+
+    @torch.no_grad()
+    def _take_back(self, optimizer: Optimizer) -> None:
+        """Undo a step that was broken off."""
+        for weight, parameter in self._stepping.pop(optimizer, []):
+            assert weight.before is not None
+            parameter.copy_(weight.before)
 
     def _check(self, weights: Iterable[Weight], held: Iterable[Tensor]) -> None:
         ids = set(map(id, held))
@@ -189,6 +197,10 @@ class Projector:
                     f"the constrained parameter {weight.name} is held by no optimizer: pass it to one, or freeze it "
                     "with requires_grad_(False)"
                 )
+
+    def is_attached_to(self, *optimizers: Optimizer) -> bool:
+        """Whether these are the optimizers that it hooks."""
+        return len(self._seen) == len(optimizers) and all(optimizer in self._seen for optimizer in optimizers)
 
     def start_again(self) -> None:
         """Look at the weights as :meth:`attach` did: others have been loaded since.
@@ -250,7 +262,10 @@ class Projector:
         joined = [weight for weight, _ in self._among(self._choose().values(), _parameters(optimizer))]
         self._check({*before, *joined}, itertools.chain(*map(_parameters, self._seen)))
         self._weights |= {weight.name: weight for weight in joined}
-        self._make_unitary(joined)
+        # The others are as they were, and to look at them takes as long as many steps.
+        same = {(id(parameter), weight.before.dtype) for weight, parameter in held if weight.before is not None}
+        new = [weight for weight in joined if (id(self._parameter(weight)), self._parameter(weight).dtype) not in same]
+        self._make_unitary(new)
         self._warn_of_weight_decay(optimizer, [weight for weight in joined if weight not in before])
         return self._see(optimizer)
 
@@ -272,6 +287,12 @@ class Projector:
 
     @torch.no_grad()
     def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
+        depth = self._depth.get(optimizer, 0)
+        if 0 < depth < _hooked_steps(optimizer):  # the step of its base class, which runs within its own
+            self._depth[optimizer] = depth + 1
+            return
+        self._depth[optimizer] = 1
+        self._take_back(optimizer)  # where an earlier step raised, and somebody caught it
         held = self._held_by(optimizer)
         for weight, parameter in held:
             weight.snapshot(parameter)
@@ -279,6 +300,9 @@ class Projector:
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
+        self._depth[optimizer] = self._depth.get(optimizer, 1) - 1
+        if self._depth[optimizer]:
+            return
         held = self._stepping.get(optimizer, [])  # nothing, where it was attached inside of the step
         with torch.autocast(next(iter(held))[1].device.type if held else "cpu", enabled=False):
             self.update.apply_([weight for weight, _ in held], [parameter for _, parameter in held], self.observe)
@@ -329,3 +353,12 @@ class Projector:
 
 def _parameters(optimizer: Optimizer) -> Iterator[Tensor]:
     return (parameter for group in optimizer.param_groups for parameter in group["params"])
+
+
+def _hooks(optimizer: Optimizer) -> Iterable[object]:
+    return optimizer._optimizer_step_pre_hooks.values()
+
+
+def _hooked_steps(optimizer: Optimizer) -> int:
+    """How many of its classes have a step that torch has wrapped in hooks; each that is called runs them."""
+    return sum(hasattr(vars(kind).get("step"), "hooked") for kind in type(optimizer).__mro__)

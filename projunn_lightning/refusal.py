@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import sys
 import traceback
 from collections.abc import Iterator
@@ -28,14 +29,16 @@ def refusal(error: Exception) -> str | None:
     that cannot be had are neither's mistake.
     """
     chain = list(_causes(error))
+    own: set[str] = set()
     for cause in chain:
         modules = [module for module, _ in _frames(cause)]
-        if modules and modules[-1].startswith("projunn_lightning.") and not _out_of_memory(cause):
-            return str(cause) if isinstance(cause, (ValueError, ModuleNotFoundError)) else None
-    if "Traceback (most recent call last)" in str(error):  # of a worker process
+        own |= {module for module in modules if not _is_library(module)} - {*_COMMAND}
+        if modules and _is_ours(modules[-1]) and not _out_of_memory(cause):
+            meant = isinstance(cause, (ValueError, ModuleNotFoundError)) and _raised_by_statement(cause)
+            return str(cause) if meant and all(map(_is_ours, own)) else None
+    if not all(map(_is_ours, own)):
         return None
-    own = {module for cause in chain for module, _ in _frames(cause) if not _is_library(module)} - {*_COMMAND}
-    if any(not module.startswith("projunn_lightning.") for module in own):
+    if "Traceback (most recent call last)" in str(error):  # of a worker process
         return None
     first = chain[-1] if own else error  # that of libraries alone wraps it to say where
     if own and not (_out_of_memory(first) or isinstance(first, OSError)):
@@ -54,6 +57,21 @@ def _frames(error: BaseException) -> Iterator[tuple[str, CodeType]]:
     """Module and code of each frame that the error went through, from the outermost."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         yield str(frame.f_globals.get("__name__", "")), frame.f_code
+
+
+def _raised_by_statement(error: BaseException) -> bool:
+    """Whether a line says ``raise``; otherwise Python itself did, as where a tuple has another length."""
+    tb = error.__traceback__
+    while tb is not None and tb.tb_next is not None:
+        tb = tb.tb_next
+    if tb is None:
+        return False
+    instructions = dis.get_instructions(tb.tb_frame.f_code)
+    return any(each.offset == tb.tb_lasti and each.opname == "RAISE_VARARGS" for each in instructions)
+
+
+def _is_ours(module: str) -> bool:
+    return module.startswith("projunn_lightning.")
 
 
 def _is_library(module: str) -> bool:

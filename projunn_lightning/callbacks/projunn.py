@@ -8,10 +8,11 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelPruning
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from projunn_lightning._checks import given
-from projunn_lightning.constraint import FLAT_REMEDY, ConstraintError, unitarity_errors
+from projunn_lightning.constraint import FLAT_REMEDY, ConstraintError, declared, unitarity_errors
 from projunn_lightning.functional.retraction import Variant
 from projunn_lightning.functional.sampling import Sampler
 from projunn_lightning.projector import Projector
@@ -87,6 +88,7 @@ class ProjUNN(Callback):
         }
         self.projector: Projector | None = None
         self._restored: dict[str, Any] = {}
+        self.optional = False  # whether a model with nothing to constrain may train as it is; with the command it may
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
@@ -103,6 +105,8 @@ class ProjUNN(Callback):
         Raises:
             ConstraintError: see the class.
         """
+        if self._finds_nothing(pl_module):
+            return
         if isinstance(trainer.strategy, FSDPStrategy | DeepSpeedStrategy):
             raise ConstraintError(
                 f"strategy {type(trainer.strategy).__name__} leaves no matrix to keep orthogonal. {FLAT_REMEDY}"
@@ -122,7 +126,15 @@ class ProjUNN(Callback):
         if not builds_its_layers_later(pl_module):
             Projector(pl_module, self.parameters, **self.settings)
 
+    def _finds_nothing(self, pl_module: LightningModule) -> bool:
+        return self.optional and self.parameters is None and not declared(pl_module)
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._finds_nothing(pl_module):
+            rank_zero_warn(
+                "no parameter is declared orthogonal, projunn.parameters is not set: the model trains without projUNN"
+            )
+            return
         self.projector = Projector(pl_module, self.parameters, **self.settings)
         self.projector.load_state_dict(self._restored)
         self._restored = {}
@@ -132,6 +144,12 @@ class ProjUNN(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.projector is not None and trainer.strategy.restore_checkpoint_after_setup:  # and so after on_fit_start
             self.projector.start_again()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        # Other optimizers may have been set up since, as at the start of an epoch.
+        if self.projector is not None and not self.projector.is_attached_to(*trainer.optimizers):
+            self.projector.detach()
+            self.projector.attach(*trainer.optimizers)
 
     def _refuse_pruning(self, trainer: Trainer, pl_module: LightningModule, projector: Projector) -> None:
         names = {id(pl_module.get_parameter(name)): name for name in projector.constraints}

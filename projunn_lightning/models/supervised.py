@@ -72,6 +72,8 @@ class Supervised(LightningModule):
         return output if self.num_classes is None else output.argmax(-1)
 
     def _step(self, batch: tuple[Tensor, Tensor], stage: str) -> Tensor:
+        if len(batch) != 2:
+            raise ValueError(f"a batch must be (input, target), found {len(batch)} parts")
         input, target = batch
         output = self(input)
         loss = self.loss(output, target)
