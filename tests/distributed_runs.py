@@ -14,16 +14,14 @@ import torch.distributed as dist
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.demos.boring_classes import BoringModel
-from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState, powerSGD_hook
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
-from projunn_lightning import AddingProblem, ImageClassifier, Projector, ProjUNN, SequenceModel, orthogonal
+from projunn_lightning import AddingProblem, Projector, ProjUNN, SequenceModel, orthogonal
 from projunn_lightning.callbacks import RandomState
 from projunn_lightning.cli import main
 from projunn_lightning.functional import unitarity_error
@@ -58,24 +56,8 @@ def fitted(
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
 
-def fitted_sharded(batch_size: int, folder: Path, distributed_checkpoint: bool) -> dict[str, Tensor]:
-    """As :func:`fitted`, by FSDP2 and from a checkpoint of half way on; whole weights."""
-    results = {}
-    for steps, ckpt in ((10, None), (20, folder / "half.ckpt")):
-        model, data = small(batch_size)
-        strategy = ModelParallelStrategy(2, 1, save_distributed_checkpoint=distributed_checkpoint)
-        trainer = Trainer(
-            accelerator="cpu", devices=2, strategy=strategy, max_steps=steps, callbacks=ProjUNN(rank=2), **QUIET
-        )
-        trainer.fit(model, data, ckpt_path=ckpt)
-        trainer.save_checkpoint(folder / "half.ckpt")
-        assert all(isinstance(parameter, DTensor) for parameter in model.parameters())
-        results = {name: parameter.detach().full_tensor() for name, parameter in model.named_parameters()}
-    return results
-
-
-def samples_seen() -> list[float]:
-    """The first number of every training sample of two epochs."""
+def samples_seen(by_datamodule: bool) -> list[float]:
+    """The first number of every training sample of two epochs; the datamodule or its loader is passed to fit."""
     seen: list[float] = []
 
     class Recorder(BoringModel):
@@ -85,7 +67,9 @@ def samples_seen() -> list[float]:
 
     data = AddingProblem(length=4, batch_size=4, train_size=16, val_size=4)
     options = {"max_epochs": 2, "limit_val_batches": 0, **QUIET}
-    Trainer(accelerator="cpu", devices=2, strategy="ddp", **options).fit(Recorder(), data)
+    Trainer(accelerator="cpu", devices=2, strategy="ddp", **options).fit(
+        Recorder(), data if by_datamodule else data.train_dataloader()
+    )
     return seen
 
 
@@ -130,12 +114,6 @@ def parallel_layers(world: bool = True) -> list[Tensor]:
         model(torch.randn(8, 8, generator=generator_for(str(step)))).square().mean().backward()
         optimizer.step()
     return [model[i].weight.detach().full_tensor() if world else model[i].weight.detach() for i in (0, 2)]
-
-
-def shard_convolutions() -> None:
-    model = ImageClassifier(in_channels=1, num_classes=2, size=4, width=2, architecture="plain", depth=2)
-    options = {"strategy": ModelParallelStrategy(2, 1), "devices": 2, **QUIET}
-    Trainer(accelerator="cpu", **options).fit(model, [])
 
 
 def command(folder: Path, *arguments: str) -> None:

@@ -1,8 +1,13 @@
 """Modules of a user, for configs that name them by class path."""
 
+from typing import Any
+
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
+
+from projunn_lightning import orthogonal
+from projunn_lightning.nn import UnitaryRNN
 
 
 class Own(LightningModule):
@@ -78,3 +83,26 @@ class Failing(Own):
 class FailingWithCause(Own):
     def __init__(self) -> None:
         raise ValueError("of the user's own making, with a cause") from KeyError()
+
+
+class BuildsLater(Own):
+    """Has its layers only when it is set up, and declares one of them."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Identity())
+
+    def configure_model(self) -> None:
+        if isinstance(self.body, nn.Identity):
+            self.body = nn.Sequential(nn.Linear(2, 8), orthogonal(nn.Linear(8, 8)))
+
+
+class TakesThree(Own):
+    """Mistakes in the user's own code that our layers and Python refuse."""
+
+    def __init__(self) -> None:
+        super().__init__(UnitaryRNN(3, 8))
+
+
+class RenamesKeys(OwnRNN):
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["state_dict"] = {name.replace("old.", ""): v for name, v in checkpoint["state_dict"].items()}

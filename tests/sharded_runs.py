@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel
-from torch.distributed.tensor import DTensor, Partial, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -114,6 +114,29 @@ class LargestTensor(TorchDispatchMode):
         if "c10d" in str(func):
             self.communicated = max([self.communicated, *sizes])
         return result
+
+
+def replicated() -> tuple[float, Tensor]:
+    """The error of a weight of which every rank holds all, as one of a group that is sharded elsewhere."""
+    module = orthogonal(module_of(8, 8))
+    mesh = init_device_mesh("cpu", (dist.get_world_size(), 1))
+    module.weight = nn.Parameter(distribute_tensor(module.weight.detach(), mesh, [Replicate(), Shard(0)]))
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    Projector(module).attach(optimizer)
+    for number in range(5):
+        step(module, optimizer, number)
+    return float(unitarity_error(whole(module.weight))), whole(module.weight)
+
+
+def zeroed() -> str:
+    """What is said of a weight that was set to zero, at the next look at the drift."""
+    module = orthogonal(module_of(8, 8))
+    shard_(module, 0)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    Projector(module).attach(optimizer)
+    with torch.no_grad():
+        module.weight.zero_()
+    return message(lambda: [optimizer.step() for _ in range(64)])
 
 
 def largest_tensors(n: int, variant: str, rank: int) -> tuple[int, int, int]:

@@ -2,9 +2,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
+from own_models import OwnRNN, RenamesKeys
 from test_cli_fuzz import TINY, said
 
-from projunn_lightning.checkpoint import read_checkpoint
+from projunn_lightning.checkpoint import check_fits, read_checkpoint
 
 OWN = {
     "model": {"class_path": "own_models.OwnRNN"},
@@ -112,6 +114,33 @@ class TestTakes:
         contents["hyper_parameters"] = {"input_size": 6, "output_size": 5, "hidden_size": 8}
         torch.save(contents, "api.ckpt")
         assert said(TINY, command, "--ckpt_path", str(Path("api.ckpt").absolute())) is None
+
+    def test_one_without_hyperparameters(self, contents):
+        torch.save(contents | {"hyper_parameters": None}, "none.ckpt")
+        assert said(TINY, "test", "--ckpt_path", str(Path("none.ckpt").absolute())) is None
+
+    def test_one_whose_keys_the_model_renames(self, tmp_path):
+        model = OwnRNN()
+        trainer = Trainer(accelerator="cpu", logger=False, barebones=True)
+        trainer.strategy.connect(model)
+        trainer.save_checkpoint("old.ckpt")
+        saved = torch.load("old.ckpt", weights_only=True)
+        saved["state_dict"] = {f"old.{name}": value for name, value in saved["state_dict"].items()}
+        check_fits(saved, "old.ckpt", RenamesKeys())
+        with pytest.raises(ValueError, match="is of another model than OwnRNN"):
+            check_fits(saved, "old.ckpt", model)
+
+    @pytest.mark.parametrize("name", [".metadata", "meta.pt", "checkpoint"])
+    def test_a_folder_of_a_distributed_one(self, name):
+        Path("folder.ckpt").mkdir()
+        Path("folder.ckpt", name).touch()
+        assert read_checkpoint("folder.ckpt") is None
+
+    def test_what_torch_is_asked_to_load_whatever_it_holds(self, contents):
+        torch.save(contents | {"hyper_parameters": {"path": Path("here")}}, "path.ckpt")
+        path = ("--ckpt_path", str(Path("path.ckpt").absolute()))
+        assert "pathlib.PosixPath" in said(TINY, "test", *path)
+        assert said(TINY, "test", *path, "--weights_only", "false") is None
 
     def test_the_size_from_one_that_names_its_class(self, checkpoint):
         wide = TINY | {"model": {"class_path": "SequenceModel", "init_args": {"input_size": 6, "output_size": 5}}}

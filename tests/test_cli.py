@@ -172,6 +172,12 @@ class TestFit:
         with pytest.warns(UserWarning, match="the model trains without projUNN"):
             run(capsys, "fit", *args, "--optimizer", "SGD", "--optimizer.lr", 0.1, "--trainer.fast_dev_run", 1)
 
+    def test_constrains_what_a_model_declares_once_it_is_set_up(self, capsys):
+        args = ["--model", "own_models.BuildsLater", "--data", "AddingProblem", "--data.length", 4]
+        run(capsys, "fit", *args, "--optimizer", "SGD", "--optimizer.lr", 0.1, "--trainer.max_steps", 5)
+        weight = torch.load(checkpoint(), weights_only=True)["state_dict"]["body.1.weight"]
+        assert unitarity_error(weight) < 1e-6
+
 
 class TestOtherCommands:
     def test_validate_test_and_predict_take_a_checkpoint(self, capsys, quick):
@@ -260,5 +266,8 @@ class TestRefuses:
     def test_a_mistake_in_the_user_s_own_code_keeps_its_traceback(self, capsys, quick):
         with pytest.raises(ValueError, match="of the user's own making"):
             command("fit", "--config", quick, "--model", "own_models.Failing")
+        data = ["--data", "AddingProblem", "--data.length", "4", "--trainer.max_epochs", "1"]
+        with pytest.raises(ValueError, match="I = 3 features"):  # that our own layer refuses
+            command("fit", "--model", "own_models.TakesThree", *data, "--optimizer", "SGD", "--optimizer.lr", "0.1")
         with pytest.raises(ValueError, match="of the user's own making, with a cause"):
             command("fit", "--config", quick, "--model", "own_models.FailingWithCause")

@@ -11,6 +11,10 @@ from projunn_lightning.functional import nearest_unitary, unitarity_error
 
 
 class TestOrthogonal:
+    def test_refuses_what_has_no_values_yet(self):
+        with pytest.raises(ConstraintError, match=r"Linear\.weight is on the meta device and has no values yet"):
+            orthogonal(nn.Linear(3, 3, device="meta"))
+
     def test_moves_the_weight_to_the_nearest_unitary_matrix_and_returns_the_module(self):
         layer = nn.Linear(6, 4)
         nearest = nearest_unitary(layer.weight)

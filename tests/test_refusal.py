@@ -1,9 +1,12 @@
+import functools
 import statistics
+from pathlib import Path
 
 import pytest
 from test_cli_fuzz import TINY, said
 
 from projunn_lightning.config_file import check_config
+from projunn_lightning.refusal import refusal
 
 
 def changed(**parts):
@@ -77,6 +80,12 @@ class TestSaysInOneLine:
         assert message in str(error.value)
         assert "\n" not in str(error.value)
 
+    def test_a_file_that_cannot_be_had_in_the_middle_of_a_run(self, monkeypatch):
+        reading = functools.partial(Path("/nowhere/at/all").read_text)  # libraries alone, under this package
+        monkeypatch.setattr("projunn_lightning.data.adding.AddingProblem.generator", reading)
+        own = changed(model=TINY["model"], data=of("AddingProblem", length=4, train_size=8))
+        assert "No such file or directory: '/nowhere/at/all'" in said(own)
+
     def test_a_config_that_is_no_text(self, tmp_path):
         path = tmp_path / "binary.yaml"
         path.write_bytes(bytes(range(256)))
@@ -88,6 +97,17 @@ class TestKeepsTheTraceback:
         monkeypatch.setattr("projunn_lightning.models.sequence.cross_entropy", None)
         with pytest.raises(TypeError, match="'NoneType' object is not callable"):
             said(TINY)
+
+    def test_of_an_error_that_python_itself_raises_in_this_package(self, monkeypatch):
+        monkeypatch.setattr("projunn_lightning.models.sequence.cross_entropy", lambda *_: None)
+        monkeypatch.setattr("projunn_lightning.models.supervised.len", lambda _: 2, raising=False)
+        monkeypatch.setattr("projunn_lightning.data.task.as_they_are", lambda batch: (*batch, batch[0]))
+        with pytest.raises(ValueError, match="too many values to unpack"):
+            said(TINY)
+
+    def test_of_what_a_worker_process_raised(self):
+        error = RuntimeError("Caught ValueError in DataLoader worker process 0.\nTraceback (most recent call last):\n")
+        assert refusal(error) is None
 
     def test_of_what_a_library_raises_under_this_package(self, monkeypatch):
         monkeypatch.setattr("projunn_lightning.models.sequence.cross_entropy", statistics.median)

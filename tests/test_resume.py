@@ -13,7 +13,10 @@ from world import World
 from projunn_lightning import ProjUNN
 from projunn_lightning.functional import unitarity_error
 
-pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The dirpath has changed"),
+    pytest.mark.filterwarnings("ignore:You requested to overfit but enabled"),
+]
 TWO = {"strategy": "ddp", "devices": 2}
 
 
@@ -29,7 +32,9 @@ def test_stopped_after_any_step(sampler, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [{"fresh": True}, {"workers": 2}, {"max_steps": 12}], ids=["fresh samples", "workers", "by steps"]
+    "options",
+    [{"fresh": True}, {"workers": 2}, {"max_steps": 12}, {"overfit_batches": 4}],
+    ids=["fresh samples", "workers", "by steps", "another sampler"],
 )
 def test_whatever_the_data(options, tmp_path):
     expected = resumable(tmp_path, "lsi", **options)

@@ -48,6 +48,11 @@ class TestUpdate:
     def test_in_single_precision_and_of_complex_weights(self, world, dtype):
         assert agree(world, (12, 12), 0, dtype=dtype)
 
+    def test_is_summed_over_the_ranks_that_share_a_weight_alone(self, world):
+        (error, first), (_, second) = world(sharded_runs.replicated)
+        assert error < 1e-12
+        assert torch.equal(first, second)
+
     @pytest.mark.parametrize("variant", ["direct", "tangent", "cayley"])
     def test_no_rank_makes_or_sends_more_than_its_part(self, world, variant):
         n, rank = 256, 2
@@ -78,6 +83,10 @@ class TestTheWayBackToTheManifold:
             assert after < 1e-6
             assert corrections == 1
 
+    def test_a_weight_that_has_become_singular_is_an_error(self, world):
+        for found in world(sharded_runs.zeroed):
+            assert "weight: a sharded weight is singular" in found
+
 
 @pytest.mark.parametrize(
     ("what", "message"),
@@ -85,7 +94,7 @@ class TestTheWayBackToTheManifold:
         ("svd", "sampler 'svd' needs the whole update of weight on one rank"),
         ("partial", "weight is a DTensor that cannot be kept orthogonal: its placements"),
         ("init", "init 'haar' needs the whole weight, which is sharded already: declare it"),
-        ("singular", "a sharded weight is singular, or nearly, .* declare it"),
+        ("singular", "a sharded weight is singular, or nearly"),
         ("not finite", "weight holds values that are not finite"),
         ("flat", "part of a flat parameter and no matrix any more. .* shard by FSDP2 instead"),
     ],

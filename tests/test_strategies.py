@@ -4,9 +4,10 @@ from pathlib import Path
 
 import distributed_runs
 import pytest
+import sharded_fits
 import torch
 import yaml
-from distributed_runs import QUIET, fitted, fitted_sharded, small
+from distributed_runs import QUIET, fitted, small
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from world import World
@@ -31,8 +32,9 @@ class TestDDP:
         assert unitarity_error(first["rnn.weight_hh_l0"]) < 1e-6
         assert distance(first, fitted(16, sampler=sampler)) < 1e-5
 
-    def test_gives_each_rank_its_own_samples(self, world):
-        first, second = world(distributed_runs.samples_seen)
+    @pytest.mark.parametrize("by_datamodule", [True, False])
+    def test_gives_each_rank_its_own_samples(self, world, by_datamodule):
+        first, second = world(distributed_runs.samples_seen, by_datamodule)
         assert len(set(first)) == len(first) == 16
         assert not set(first) & set(second)
 
@@ -45,10 +47,27 @@ class TestDDP:
 class TestShardedModels:
     @pytest.mark.parametrize("distributed_checkpoint", [True, False])
     def test_train_and_resume_as_one_process_with_the_whole_batch(self, world, distributed_checkpoint, tmp_path):
-        first, second = world(fitted_sharded, 8, tmp_path, distributed_checkpoint)
+        first, second = world(sharded_fits.fitted_sharded, 8, tmp_path, distributed_checkpoint)
         assert all(torch.equal(first[name], second[name]) for name in first)
         assert unitarity_error(first["rnn.weight_hh_l0"]) < 1e-6
         assert distance(first, fitted(16, steps=20)) < 1e-5
+
+    @pytest.mark.parametrize("complex", [False, True])
+    def test_with_a_weight_of_the_root_and_validation(self, world, complex):
+        for error, moved in world(sharded_fits.matched, complex):
+            assert error < 1e-6
+            assert moved > 0.01
+
+    def test_move_weights_of_an_unconstrained_checkpoint_back_at_once(self, world, tmp_path):
+        for warnings, error in world(sharded_fits.from_an_unconstrained_checkpoint, tmp_path):
+            assert any("rnn.weight_hh_l0 has unitarity error" in warning for warning in warnings)
+            assert error < 1e-6
+
+    def test_after_an_evaluation(self, world):
+        assert max(world(sharded_fits.after_an_evaluation)) < 1e-6
+
+    def test_ranks_of_one_model_share_its_samples(self, world):
+        assert world(sharded_fits.samples_of_tensor_parallel_ranks) == [list(range(6))] * 2
 
     def test_tensor_parallel_layers(self, world):
         self.check_parallel_layers(world)
@@ -72,8 +91,8 @@ class TestShardedModels:
             world(fitted, 8, devices=2, strategy=ModelParallelStrategy(1, 2))
 
     def test_modules_of_two_dtypes_are_refused(self, world):
-        with pytest.raises(RuntimeError, match=r"OrthogonalConv2d has parameters of .*complex64 and"):
-            world(distributed_runs.shard_convolutions)
+        with pytest.raises(RuntimeError, match=r"ImageClassifier has parameters of .*complex64 and"):
+            world(sharded_fits.shard_convolutions)
 
 
 class TestConfigs:

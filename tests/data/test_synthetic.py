@@ -10,6 +10,8 @@ from projunn_lightning import AddingProblem, CopyingMemory
 from projunn_lightning.data.synthetic import BLOCK, Generated
 from projunn_lightning.data.task import EpochSampler
 
+QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+
 
 def numbered(count, generator):
     """Samples that tell their row and the stream they come from."""
@@ -108,6 +110,20 @@ class TestLoaders:
             expected = source.__getitems__(epoch(source, number, fresh=fresh))[0][:, 0, 0]
             assert torch.equal(samples, expected)
         assert (len(torch.cat(epochs).unique()) == 40) == fresh
+
+    def test_a_second_fit_on_other_data_has_whole_epochs(self):
+        trainer = Trainer(accelerator="cpu", max_epochs=1, limit_val_batches=0, **QUIET)
+        counts = []
+
+        class Counting(BoringModel):
+            def training_step(self, batch, batch_idx):
+                counts.append(batch_idx)
+                return self.layer(torch.ones(1, 32)).sum()
+
+        for size in (10, 7):
+            trainer.fit_loop.max_epochs += 1
+            trainer.fit(Counting(), AddingProblem(length=4, batch_size=1, train_size=size, val_size=1))
+        assert counts == [*range(10)] * 2 + [*range(7)]
 
     def test_evaluation_sets_are_the_same_every_time(self):
         data = CopyingMemory(delay=5, batch_size=4, val_size=10, test_size=6)

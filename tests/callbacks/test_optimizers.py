@@ -1,0 +1,126 @@
+"""Optimizers that torch's hooks do not fit at once: of steps within steps, broken off, exchanged, or shared."""
+
+import pytest
+import torch
+from fits import Net, error, loader, steps, trainer
+from lightning.pytorch import Callback
+from torch import nn
+
+from projunn_lightning import Projector, ProjUNN, orthogonal
+
+
+class Decaying(torch.optim.SGD):
+    """Changes the weights after the step of its base class, which torch hooks too."""
+
+    def step(self, closure=None):
+        loss = super().step(closure)
+        with torch.no_grad():
+            for parameter in self.param_groups[0]["params"]:
+                parameter.mul_(0.9).add_(0.05)
+        return loss
+
+
+class Breaking(torch.optim.SGD):
+    """Raises once, when it has written to the weights."""
+
+    broken = False
+
+    def step(self, closure=None):
+        loss = super().step(closure)
+        if not self.broken:
+            self.broken = True
+            raise RuntimeError("broken off")
+        return loss
+
+
+def one(kind=torch.optim.SGD):
+    layer = orthogonal(nn.Linear(6, 6, bias=False))
+    return layer, kind(layer.parameters(), lr=0.1)
+
+
+def step(layer, optimizer):
+    layer.weight.grad = torch.randn(6, 6)
+    optimizer.step()
+
+
+def test_a_step_within_a_step_is_one_update_with_what_follows_it():
+    plain, twin = one()  # now torch has hooked the base class
+    layer, optimizer = one(Decaying)
+    plain.load_state_dict(layer.state_dict())
+    projector = Projector(layer).attach(optimizer)
+    gradient = torch.randn(6, 6)
+    for number in range(1, 4):
+        layer.weight.grad = gradient
+        optimizer.step()
+        assert error(layer.weight) < 1e-6
+        assert projector.state_dict()["weight"]["step"] == number
+    # The same, of an optimizer that does it all in one step.
+    twin.param_groups[0]["lr"] = 1.0
+    Projector(plain).attach(twin)
+    for _ in range(3):
+        plain.weight.grad = plain.weight.detach() - ((plain.weight.detach() - 0.1 * gradient) * 0.9 + 0.05)
+        twin.step()
+    torch.testing.assert_close(layer.weight, plain.weight, rtol=0, atol=1e-5)
+
+
+def test_a_step_that_was_broken_off_is_taken_back_at_the_next():
+    one()
+    layer, optimizer = one(Breaking)
+    Projector(layer).attach(optimizer)
+    with pytest.raises(RuntimeError, match="broken off"):
+        step(layer, optimizer)
+    for _ in range(5):
+        step(layer, optimizer)
+        assert error(layer.weight) < 1e-6
+
+
+def test_a_closure_that_raised_leaves_the_next_step_whole():
+    layer = orthogonal(nn.Linear(6, 6, bias=False))
+    optimizer = torch.optim.LBFGS(layer.parameters(), lr=0.1, max_iter=3)
+    Projector(layer).attach(optimizer)
+    broken = []
+
+    def closure():
+        if broken:
+            raise RuntimeError
+        optimizer.zero_grad()
+        loss = (layer(torch.ones(6)) - torch.arange(6.0)).square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    broken.append(True)
+    with pytest.raises(RuntimeError):
+        optimizer.step(closure)
+    broken.clear()
+    for _ in range(3):
+        optimizer.step(closure)
+        assert error(layer.weight) < 1e-6
+
+
+def test_optimizers_set_up_anew_in_mid_run():
+    class Anew(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            trainer.strategy.setup_optimizers(trainer)
+
+    model, method = Net(), ProjUNN("first.weight")
+    trainer(method, Anew()).fit(model, loader())
+    assert error(model.first.weight) < 1e-6
+    assert steps(method) == {"first.weight": 12}
+
+
+def test_two_projectors_of_one_optimizer_are_refused():
+    layer, optimizer = one()
+    first = Projector(layer).attach(optimizer)
+    with pytest.raises(RuntimeError, match="another projector is attached to an optimizer"):
+        Projector(layer).attach(optimizer)
+    first.detach()
+    Projector(layer).attach(optimizer)
+
+
+def test_a_step_under_autocast_is_in_full_precision():
+    layer, optimizer = one()
+    Projector(layer).attach(optimizer)
+    with torch.autocast("cpu", torch.bfloat16):
+        step(layer, optimizer)
+    assert error(layer.weight) < 1e-6
