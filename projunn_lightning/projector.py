@@ -145,6 +145,7 @@ class Projector:
         """
         if self._handles:
             raise RuntimeError("the projector is attached already; call detach() first")
+        optimizers = tuple(map(_unwrapped, optimizers))
         weights = list(self._weights.values())
         self._check(weights, itertools.chain(*map(_parameters, optimizers)))
         self._make_unitary(weights)
@@ -306,3 +307,9 @@ class Projector:
 
 def _parameters(optimizer: Optimizer) -> Iterator[Tensor]:
     return (parameter for group in optimizer.param_groups for parameter in group["params"])
+
+
+def _unwrapped(optimizer: Optimizer) -> Optimizer:
+    """The optimizer that Lightning Fabric's wrapper steps, and that is handed to the hooks."""
+    inner = getattr(optimizer, "optimizer", None)
+    return inner if isinstance(inner, Optimizer) else optimizer
