@@ -9,6 +9,7 @@ from projunn_lightning.callbacks import ProjUNN, UnitarityMonitor
 from projunn_lightning.constraint import ConstraintError, orthogonal
 from projunn_lightning.data import AddingProblem, CopyingMemory, ImageClassification, PixelSequence, RandomUnitary
 from projunn_lightning.models import ImageClassifier, SequenceModel, UnitaryMatch
+from projunn_lightning.parametrized import from_parametrized
 from projunn_lightning.projector import Projector
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "SequenceModel",
     "UnitarityMonitor",
     "UnitaryMatch",
+    "from_parametrized",
     "functional",
     "nn",
     "orthogonal",

@@ -53,6 +53,7 @@ def _refuse_computed(module: nn.Module, wanted: list[str]) -> None:
         if any(fnmatchcase(each, pattern) for each in (name, raw) for pattern in wanted):
             raise ConstraintError(
                 f"{name} is computed from {raw} by a parametrization, a weight norm or pruning, and so cannot be "
-                "constrained: undo that (torch.nn.utils.parametrize.remove_parametrizations, "
-                "torch.nn.utils.prune.remove), or leave the weight out of what is constrained"
+                "constrained: undo that (projunn_lightning.from_parametrized for an orthogonal parametrization, "
+                "torch.nn.utils.parametrize.remove_parametrizations for others, torch.nn.utils.prune.remove), or leave "
+                "the weight out of what is constrained"
             )

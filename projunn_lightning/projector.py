@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import operator
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from projunn_lightning._chosen import chosen
+from projunn_lightning._optimizers import hooked_steps, hooks_of, parameters_of, unwrapped
 from projunn_lightning.constraint import (
     Constraint,
     ConstraintError,
@@ -147,7 +148,10 @@ class Projector:
         """
         if self._handles:
             raise RuntimeError("the projector is attached already; call detach() first")
-        if any(isinstance(getattr(hook, "__self__", None), Projector) for each in optimizers for hook in _hooks(each)):
+        optimizers = tuple(map(unwrapped, optimizers))
+        if any(
+            isinstance(getattr(hook, "__self__", None), Projector) for each in optimizers for hook in hooks_of(each)
+        ):
             raise RuntimeError("another projector is attached to an optimizer, and would take its updates twice")
         weights = list(self._weights.values())
         self._start(weights, optimizers)
@@ -212,7 +216,7 @@ class Projector:
 
     def _start(self, weights: Sequence[Weight], optimizers: Iterable[Optimizer]) -> None:
         reshard(self.module)
-        self._check(weights, itertools.chain(*map(_parameters, optimizers)))
+        self._check(weights, itertools.chain(*map(parameters_of, optimizers)))
         self._make_unitary(weights)
 
     def _make_unitary(self, weights: Sequence[Weight]) -> None:
@@ -259,8 +263,8 @@ class Projector:
         if self._unchanged(optimizer, seen):
             return held
         before = [weight for weight, _ in held]
-        joined = [weight for weight, _ in self._among(self._choose().values(), _parameters(optimizer))]
-        self._check({*before, *joined}, itertools.chain(*map(_parameters, self._seen)))
+        joined = [weight for weight, _ in self._among(self._choose().values(), parameters_of(optimizer))]
+        self._check({*before, *joined}, itertools.chain(*map(parameters_of, self._seen)))
         self._weights |= {weight.name: weight for weight in joined}
         # The others are as they were, and to look at them takes as long as many steps.
         same = {(id(parameter), weight.before.dtype) for weight, parameter in held if weight.before is not None}
@@ -274,21 +278,21 @@ class Projector:
         return len(now) == len(seen) and all(map(operator.is_, now, seen))
 
     def _see(self, optimizer: Optimizer) -> Held:
-        held = self._among(self._weights.values(), _parameters(optimizer))
+        held = self._among(self._weights.values(), parameters_of(optimizer))
         self._seen[optimizer] = self._objects(optimizer), held
         return held
 
     def _objects(self, optimizer: Optimizer) -> list[object]:
         """All that would be another object where something has changed."""
         own = [self._parameter(weight) for weight in self._weights.values()]
-        return [*_parameters(optimizer), *own, *(parameter.dtype for parameter in own)]
+        return [*parameters_of(optimizer), *own, *(parameter.dtype for parameter in own)]
 
     # ---- the update ----
 
     @torch.no_grad()
     def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
         depth = self._depth.get(optimizer, 0)
-        if 0 < depth < _hooked_steps(optimizer):  # the step of its base class, which runs within its own
+        if 0 < depth < hooked_steps(optimizer):  # the step of its base class, which runs within its own
             self._depth[optimizer] = depth + 1
             return
         self._depth[optimizer] = 1
@@ -349,16 +353,3 @@ class Projector:
                 weight.reorthonormalisations = values["reorthonormalisations"]
                 weight.skipped = values["skipped"]
                 weight.basis = values["basis"]
-
-
-def _parameters(optimizer: Optimizer) -> Iterator[Tensor]:
-    return (parameter for group in optimizer.param_groups for parameter in group["params"])
-
-
-def _hooks(optimizer: Optimizer) -> Iterable[object]:
-    return optimizer._optimizer_step_pre_hooks.values()
-
-
-def _hooked_steps(optimizer: Optimizer) -> int:
-    """How many of its classes have a step that torch has wrapped in hooks; each that is called runs them."""
-    return sum(hasattr(vars(kind).get("step"), "hooked") for kind in type(optimizer).__mro__)

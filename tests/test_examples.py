@@ -1,0 +1,54 @@
+"""Each example keeps what its docstring promises, in fewer steps than by default."""
+
+import pytest
+import torch
+
+from examples import adapter, fabric, lightning_module, lipschitz, plain_pytorch, transformer
+
+
+def test_a_plain_loop_finds_the_best_rotation_and_stays_one():
+    distance, error = plain_pytorch.main(steps=400)
+    assert distance < 0.05
+    assert error < 1e-5
+
+
+def test_with_the_callback_a_lightning_module_remembers_what_it_forgets_without():
+    accuracy, error = lightning_module.main(steps=100)
+    assert accuracy > 0.9
+    assert error < 1e-5
+    assert lightning_module.main(steps=100, constrained=False)[0] < 0.3
+
+
+def test_under_fabric_an_lstm_learns_to_read_with_orthogonal_gates():
+    accuracy, error = fabric.main(steps=150)
+    assert accuracy > 0.3
+    assert error < 1e-5
+
+
+def test_the_demo_transformer_learns_to_sort_with_every_attention_orthogonal(capsys):
+    accuracy, error = transformer.main(steps=40)
+    assert accuracy > 0.4
+    assert error < 1e-5
+    # 2 layers each of encoder (one attention) and decoder (two), 3 projections in and 1 out
+    assert "24 orthogonal matrices" in capsys.readouterr().out
+
+
+def test_the_bound_of_the_classifier_holds_against_a_search_and_certifies_images():
+    bound, ratio, accuracy, certified = lipschitz.main(steps=100)
+    assert bound == pytest.approx(1, abs=1e-4)
+    assert 0.99 < ratio <= bound
+    assert certified < accuracy
+    assert accuracy > 0.4
+
+
+def test_a_search_finds_the_lipschitz_constant_of_a_linear_map():
+    layer = torch.nn.Linear(64, 8)
+    model = torch.nn.Sequential(torch.nn.Flatten(), layer)
+    ratio = lipschitz.largest_ratio(model, torch.randn(3, 1, 8, 8), rounds=200)
+    assert ratio == pytest.approx(lipschitz.lipschitz_bound(model), rel=0.01)
+
+
+def test_an_adapter_learns_the_turned_digits_and_keeps_the_singular_values():
+    before, after, moved = adapter.main(steps=150)
+    assert after > before + 0.2
+    assert moved < 1e-4
