@@ -199,7 +199,7 @@ def run_cli(arguments: list[str] | None = None, **options: Any) -> ProjUNNCLI:
         subclass_mode_data=True,
         seed_everything_default=0,
         save_config_callback=SaveConfig,
-        parser_kwargs=parser_options(),
+        parser_kwargs=parser_options(ProjUNNCLI.subcommands()),
         args=arguments,
         **options,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import RawDescriptionHelpFormatter
+from collections.abc import Iterable
 from typing import Any
 
 from jsonargparse import DefaultHelpFormatter
@@ -63,10 +64,10 @@ def arrange(parser: LightningArgumentParser) -> None:
     parser._action_groups = sorted(parser._action_groups, key=lambda group: group is groups["trainer"])
 
 
-def parser_options() -> dict[str, Any]:
+def parser_options(commands: Iterable[str]) -> dict[str, Any]:
     """``parser_kwargs`` of the LightningCLI, for the command and for each of its subcommands."""
     options: dict[str, Any] = {"prog": "projunn", "description": _PROJUNN, "formatter_class": HelpFormatter}
-    for command in ("fit", "validate", "test", "predict"):
+    for command in commands:
         options[command] = {
             "usage": f"projunn {command} [--config CONFIG] ... [--OPTION VALUE] ...",
             "description": _CLASSES.format(command=command, what=COMMANDS[command]),
