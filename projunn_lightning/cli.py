@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import lightning
-from jsonargparse import Namespace
+from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -25,9 +25,15 @@ from torch.optim import Optimizer
 from projunn_lightning import ProjUNN
 from projunn_lightning.callbacks import RandomState, UnitarityMonitor
 from projunn_lightning.checkpoint import check_fits, read_checkpoint
+from projunn_lightning.command_help import COMMANDS, arrange, parser_options
+from projunn_lightning.compare import add_arguments as add_compare_arguments
 from projunn_lightning.compare import compare
 from projunn_lightning.config_file import ConfigFile
+from projunn_lightning.named_configs import list_configs
 from projunn_lightning.refusal import refusal
+
+OTHER_COMMANDS = {"compare": compare, "configs": list_configs}
+"""Those that are not LightningCLI's; they take the arguments that follow."""
 
 
 class SaveConfig(SaveConfigCallback):
@@ -44,15 +50,32 @@ class ProjUNNCLI(LightningCLI):
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         kwargs.setdefault("dump_header", [f"lightning.pytorch=={lightning.__version__}"])
         parser = self.parser_class(**kwargs)
-        parser.add_argument("-c", "--config", action=ConfigFile, help="Path to a configuration file in YAML.")
+        parser.add_argument(
+            "-c", "--config", action=ConfigFile, help="A file in YAML, or the name of one that `projunn configs` lists."
+        )
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(ProjUNN, "projunn")
 
+    def setup_parser(self, add_subcommands: bool, *parser_kwargs: Any) -> None:
+        """Show the commands that are not LightningCLI's beside its own, each with a line that says what it does."""
+        super().setup_parser(add_subcommands, *parser_kwargs)
+        for own in self._subcommand_parsers.values():
+            arrange(own)
+        subcommands: Any = self.parser._subcommands_action
+        for name in OTHER_COMMANDS:
+            subcommands.add_subcommand(name, parser := LightningArgumentParser(description=COMMANDS[name]))
+            if name == "compare":
+                add_compare_arguments(parser)
+        for shown in subcommands._choices_actions:
+            shown.help = COMMANDS[shown.dest]
+
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         super().parse_arguments(parser, args)
         subcommand = self.config.get("subcommand")
+        if subcommand in OTHER_COMMANDS:
+            raise ValueError(f"{subcommand} must be the first argument: projunn {subcommand} --help")
         config = self.config[subcommand] if subcommand else self.config
         for part in ("trainer", "projunn"):  # jsonargparse takes anything for them
             if not isinstance(config[part], Namespace):
@@ -144,12 +167,14 @@ class ProjUNNCLI(LightningCLI):
 
 def main() -> None:
     """Run the command line of ``sys.argv``."""
+    set_parsing_settings(add_print_completion_argument=True)
     sys.path.insert(0, os.getcwd())  # a config may name a class of the user's own, as under `python -m`
     _silence_what_a_user_cannot_act_on()
     try:
-        if sys.argv[1:2] == ["compare"]:
-            arguments, sys.argv[1:] = sys.argv[2:], []  # LightningCLI warns where there are others than its own
-            compare(arguments)
+        if sys.argv[1:2] and sys.argv[1] in OTHER_COMMANDS:
+            command, *arguments = sys.argv[1:]
+            sys.argv[1:] = []  # LightningCLI warns where there are others than its own
+            OTHER_COMMANDS[command](arguments)
         else:
             run_cli()
     except SIGTERMException:  # a SystemExit of status 0
@@ -172,11 +197,7 @@ def run_cli(arguments: list[str] | None = None, **options: Any) -> ProjUNNCLI:
         subclass_mode_data=True,
         seed_everything_default=0,
         save_config_callback=SaveConfig,
-        parser_kwargs={
-            "prog": "projunn",
-            "description": "Train networks with orthogonal and unitary weights by projUNN. `projunn compare --help`: "
-            "several cells on one task, side by side.",
-        },
+        parser_kwargs=parser_options(ProjUNNCLI.subcommands()),
         args=arguments,
         **options,
     )

@@ -22,6 +22,7 @@ from rich.table import Table
 from projunn_lightning.config_file import check_config
 from projunn_lightning.constraint import declared
 from projunn_lightning.functional import unitarity_error
+from projunn_lightning.named_configs import find_comparison
 from projunn_lightning.nn.elman import ElmanRNN
 
 SOLVED = 0.1
@@ -98,12 +99,9 @@ def compare(arguments: list[str]) -> None:
         "run again, and one that was interrupted goes on from its last checkpoint.",
         epilog="All other options go to `projunn fit`, such as --trainer.max_epochs 2.",
     )
-    parser.add_argument(
-        "folder", type=Path, help="holds task.yaml and a YAML of each cell: configs/compare/copying_200"
-    )
-    parser.add_argument("--cells", help="which of them, separated by commas (all)")
-    parser.add_argument("--output", type=Path, help="folder of logs, checkpoints and the table (comparisons/TASK)")
+    add_arguments(parser)
     options, fit = parser.parse_known_args(arguments)
+    options.folder = find_comparison(options.folder)
     found = sorted(path.stem for path in options.folder.glob("*.yaml") if path.stem != "task")
     if not (options.folder / "task.yaml").is_file() or not found:
         raise ValueError(f"{options.folder} must hold task.yaml and a YAML of each cell, found {found or 'none'}")
@@ -115,6 +113,13 @@ def compare(arguments: list[str]) -> None:
     output = options.output or Path("comparisons") / options.folder.name
     results = [result_of(cell, options.folder, output, fit) for cell in cells]
     write_table(results, output)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``projunn compare`` to a parser."""
+    parser.add_argument("folder", help="of task.yaml and a YAML of each cell: copying_200, adding_200 or your own")
+    parser.add_argument("--cells", help="which of them, separated by commas (all)")
+    parser.add_argument("--output", type=Path, help="folder of logs, checkpoints and the table (comparisons/TASK)")
 
 
 def result_of(cell: str, folder: Path, output: Path, fit: list[str]) -> dict[str, Any]:

@@ -1,21 +1,26 @@
-"""Config files, looked at before they are parsed: what a parser of YAML would take in silence or say without a name."""
+"""Config files, found and looked at before they are parsed: what YAML would take in silence or say without a name."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 
+from projunn_lightning.named_configs import find_config
+
 
 class ConfigFile(ActionConfigFile):
-    """The action of ``--config``; refuses files that are no mapping or hold a key twice, by name and line."""
+    """The action of ``--config``; takes names of the package's, refuses what is no mapping or holds a key twice."""
 
     @staticmethod
     def apply_config(parser: Any, cfg: Any, dest: str, value: Any) -> None:
-        if isinstance(value, str) and "\0" not in value and Path(value).is_file():
-            check_config(Path(value))
+        if isinstance(value, str):
+            value = find_config(value)
+            if os.path.isfile(value):
+                check_config(Path(value))
         ActionConfigFile.apply_config(parser, cfg, dest, value)
 
 
