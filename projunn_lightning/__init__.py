@@ -5,7 +5,7 @@ NeurIPS 2022, arXiv 2203.05483.
 """
 
 from projunn_lightning import functional, nn
-from projunn_lightning.callbacks import ProjUNN, UnitarityMonitor
+from projunn_lightning.callbacks import PredictionWriter, ProjUNN, UnitarityMonitor
 from projunn_lightning.constraint import ConstraintError, orthogonal
 from projunn_lightning.data import AddingProblem, CopyingMemory, ImageClassification, PixelSequence, RandomUnitary
 from projunn_lightning.models import ImageClassifier, SequenceModel, UnitaryMatch
@@ -19,6 +19,7 @@ __all__ = [
     "ImageClassification",
     "ImageClassifier",
     "PixelSequence",
+    "PredictionWriter",
     "ProjUNN",
     "Projector",
     "RandomUnitary",

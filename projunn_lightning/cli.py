@@ -14,7 +14,7 @@ from typing import Any
 import lightning
 from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import BasePredictionWriter, LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -23,7 +23,7 @@ from rich.console import Console
 from torch.optim import Optimizer
 
 from projunn_lightning import ProjUNN
-from projunn_lightning.callbacks import RandomState, UnitarityMonitor
+from projunn_lightning.callbacks import PredictionWriter, RandomState, UnitarityMonitor
 from projunn_lightning.checkpoint import check_fits, read_checkpoint
 from projunn_lightning.command_help import COMMANDS, arrange, parser_options
 from projunn_lightning.compare import add_arguments as add_compare_arguments
@@ -57,6 +57,7 @@ class ProjUNNCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(ProjUNN, "projunn")
+        parser.add_lightning_class_args(PredictionWriter, "predictions")
 
     def setup_parser(self, add_subcommands: bool, *parser_kwargs: Any) -> None:
         """Show the commands that are not LightningCLI's beside its own, each with a line that says what it does."""
@@ -77,13 +78,18 @@ class ProjUNNCLI(LightningCLI):
         if subcommand in OTHER_COMMANDS:
             raise ValueError(f"{subcommand} must be the first argument: projunn {subcommand} --help")
         config = self.config[subcommand] if subcommand else self.config
-        for part in ("trainer", "projunn"):  # jsonargparse takes anything for them
+        for part in ("trainer", "projunn", "predictions"):  # jsonargparse takes anything for them
             if not isinstance(config[part], Namespace):
                 raise ValueError(f"{part} must be a mapping of its options, found {config[part]!r}")
 
     def _parse_ckpt_path(self) -> None:
         """Configure the model as the checkpoint's, where that names its class: one that Python code wrote does not."""
         subcommand = self.config.get("subcommand")
+        if subcommand == "predict" and not self.config[subcommand]["ckpt_path"]:
+            raise ValueError(
+                "predict needs a trained model, and ckpt_path is not set: pass --ckpt_path with a .ckpt file that "
+                "`projunn fit` has written, in lightning_logs/version_*/checkpoints"
+            )
         options = self.config[subcommand] if subcommand else {"ckpt_path": None, "weights_only": None}
         self.checkpoint = None if options["weights_only"] is False else read_checkpoint(options["ckpt_path"])
         if self.checkpoint is not None and "_class_path" in (self.checkpoint.get("hyper_parameters") or {}):
@@ -108,6 +114,8 @@ class ProjUNNCLI(LightningCLI):
                 # stopped alone, and would wait for the others to save with it.
                 callback.save_on_exception = trainer.world_size == 1
         callbacks = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
+        if any(isinstance(callback, BasePredictionWriter) for callback in chosen):
+            callbacks.remove(self._get(self.config_init, "predictions"))  # it is left to the user's own
         callbacks.insert(0, RandomState())
         if trainer.loggers:
             callbacks[:0] = [LearningRateMonitor(), UnitarityMonitor()]
@@ -149,6 +157,22 @@ class ProjUNNCLI(LightningCLI):
             return
         self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
         self.after_test()
+
+    def before_predict(self) -> None:
+        """Check that no file is written over; here, before a log folder is made."""
+        for writer in self._prediction_writers:
+            writer.check(self.trainer)
+
+    def after_predict(self) -> None:
+        """Print where the predictions are."""
+        for writer in self._prediction_writers:
+            if writer.written is not None:
+                Console().print(f"predictions: {writer.written}", style="bold", highlight=False, soft_wrap=True)
+
+    @property
+    def _prediction_writers(self) -> list[PredictionWriter]:
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
+        return [callback for callback in callbacks if isinstance(callback, PredictionWriter)]
 
     def after_test(self) -> None:
         """Print the test loss beside the loss of the task's baseline, and the accuracy."""

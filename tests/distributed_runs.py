@@ -21,7 +21,14 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
-from projunn_lightning import AddingProblem, Projector, ProjUNN, SequenceModel, orthogonal
+from projunn_lightning import (
+    AddingProblem,
+    PredictionWriter,
+    Projector,
+    ProjUNN,
+    SequenceModel,
+    orthogonal,
+)
 from projunn_lightning.callbacks import RandomState
 from projunn_lightning.cli import main
 from projunn_lightning.functional import unitarity_error
@@ -122,6 +129,15 @@ def command(folder: Path, *arguments: str) -> None:
     warnings.simplefilter("ignore")
     sys.argv = ["projunn", *arguments]
     main()
+
+
+def predicted(path: Path, samples: int, **options: Any) -> None:
+    """Write predictions of a number of samples in batches of three."""
+    torch.manual_seed(0)
+    model = SequenceModel(2, 1, 12, task="regression", output="last")
+    data = AddingProblem(length=6, batch_size=3, test_size=samples)
+    trainer = Trainer(accelerator="cpu", callbacks=PredictionWriter(str(path)), **{"devices": 1, **QUIET, **options})
+    trainer.predict(model, data)
 
 
 class KilledAt(Callback):

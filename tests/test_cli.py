@@ -186,6 +186,32 @@ class TestOtherCommands:
         assert run(capsys, "test", "--config", quick, "--ckpt_path", checkpoint()).strip().splitlines()[-1] == fit
         assert "Predicting" in run(capsys, "predict", "--config", quick, "--ckpt_path", checkpoint())
 
+    def test_predict_writes_its_predictions_beside_the_run_and_says_where(self, capsys, quick):
+        run(capsys, "fit", "--config", quick)
+        config = "lightning_logs/version_0/config.yaml"
+        out = run(capsys, "predict", "--config", config, "--ckpt_path", checkpoint())
+        assert out.strip().splitlines()[-1].endswith("lightning_logs/version_1/predictions.pt")
+        written = torch.load("lightning_logs/version_1/predictions.pt")
+        assert written.shape == (64, 7)  # classes of 64 samples at 2 * memory_length + delay steps
+        assert written.max() < 5
+        args = ["predict", "--config", quick, "--ckpt_path", checkpoint(), "--predictions.path", "here/mine.pt"]
+        assert run(capsys, *args).strip().splitlines()[-1] == "predictions: here/mine.pt"
+        assert torch.equal(torch.load("here/mine.pt"), written)
+        versions = sorted(Path("lightning_logs").iterdir())
+        assert "are not written over here/mine.pt, which exists: choose another path" in refused(capsys, *args)
+        assert sorted(Path("lightning_logs").iterdir()) == versions
+
+    def test_predict_refuses_weights_that_were_never_trained(self, capsys, quick):
+        err = refused(capsys, "predict", "--config", quick)
+        assert "projunn: error: predict needs a trained model, and ckpt_path is not set: pass --ckpt_path" in err
+        assert [path.name for path in Path().iterdir()] == ["quick.yaml"]
+
+    def test_predict_leaves_writing_to_a_writer_that_is_configured(self, capsys, quick):
+        run(capsys, "fit", "--config", quick)
+        own = "--trainer.callbacks={class_path: projunn_lightning.PredictionWriter, init_args: {path: own.pt}}"
+        run(capsys, "predict", "--config", quick, "--ckpt_path", checkpoint(), own)
+        assert [path.name for path in Path().rglob("*.pt")] == ["own.pt"]
+
     def test_print_config_prints_yaml_that_can_be_fed_back(self, capsys, quick):
         with pytest.raises(SystemExit) as stop:
             command("fit", "--config", quick, "--projunn.rank", 2, "--print_config")

@@ -1,7 +1,8 @@
 """Lightning callbacks: the method, and what is seen of it."""
 
+from projunn_lightning.callbacks.prediction_writer import PredictionWriter
 from projunn_lightning.callbacks.projunn import ProjUNN
 from projunn_lightning.callbacks.random_state import RandomState
 from projunn_lightning.callbacks.unitarity_monitor import UnitarityMonitor
 
-__all__ = ["ProjUNN", "RandomState", "UnitarityMonitor"]
+__all__ = ["PredictionWriter", "ProjUNN", "RandomState", "UnitarityMonitor"]

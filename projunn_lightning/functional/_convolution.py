@@ -8,6 +8,8 @@ of matrices, therefore has three parts: the ``inner`` columns, the free ``half``
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -33,12 +35,12 @@ def split(spectrum: Tensor, height: int, width: int) -> Parts:
     return inner.flatten(0, 1), half.flatten(0, 1), own.flatten(0, 1).real
 
 
-def fill(parts: Parts, height: int, width: int) -> Tensor:
-    """The half spectrum ``(H, W // 2 + 1, *)`` of its parts."""
+def fill(parts: Parts, height: int, width: int, mirror: Callable[[Tensor], Tensor] = torch.conj) -> Tensor:
+    """The half spectrum ``(H, W // 2 + 1, *)`` of its parts; ``mirror`` takes an entry to that of its mirror image."""
     inner, half, own = parts
     edges = 2 - width % 2
     half, own = half.unflatten(0, (-1, edges)), own.unflatten(0, (-1, edges)).to(inner.dtype)
-    edge = torch.cat([own[:1], half, own[1:], half.flip(0).conj()])
+    edge = torch.cat([own[:1], half, own[1:], mirror(half.flip(0))])
     return torch.cat([edge[:, :1], inner.unflatten(0, (height, -1)), edge[:, 1:]], dim=1)
 
 

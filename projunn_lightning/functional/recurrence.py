@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from projunn_lightning.functional import _exported
 from projunn_lightning.functional._scan import scan
 from projunn_lightning.functional.modrelu import modrelu
 
@@ -27,8 +28,8 @@ def recurrence(
     """``h_t = f(W_ih x_t + W_hh h_(t-1) + b)`` for t = 1 .. T; with modReLU b is inside f.
 
     Args:
-        input: x, ``(T, B, I)``.
-        state: the initial state ``h_0``, ``(B, N)``.
+        input: x, ``(T, B, I)``; where the weights are complex it may be real.
+        state: the initial state ``h_0``, ``(B, N)``, likewise.
         weight_ih: ``(N, I)``.
         weight_hh: ``(N, N)``.
         bias: b, ``(N)``; modReLU needs one, which is real.
@@ -42,8 +43,8 @@ def recurrence(
         ValueError: if the nonlinearity is unknown, or modReLU has no bias.
 
     It is one operator with its own backward pass, which needs the states: they must not be changed in place before it.
-    There is no second derivative, and ``torch.func`` cannot transform it. In a model that is being exported it is the
-    loop written out, so that the exported program consists of torch's operators alone.
+    There is no second derivative, and ``torch.func`` cannot transform it. In a model that is being exported it consists
+    of torch's operators alone, for any T; under ``strict=True`` as the loop written out, for the T of the example.
     """
     if nonlinearity not in get_args(Nonlinearity):
         raise ValueError(f"unknown nonlinearity {nonlinearity!r}, expected one of {', '.join(get_args(Nonlinearity))}")
@@ -55,6 +56,10 @@ def recurrence(
         dtype = torch.get_autocast_dtype(device)
         input, state, weight_ih, weight_hh = (x.to(dtype) for x in (input, state, weight_ih, weight_hh))
         bias = None if bias is None else bias.to(dtype)
+    if torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling():
+        return _exported.recurrence(input, state, weight_ih, weight_hh, bias, nonlinearity)
+    if weight_hh.is_complex():
+        input, state = input.to(weight_hh.dtype), state.to(weight_hh.dtype)
     run = written_out if torch.compiler.is_exporting() else scan
     return run(input, state, weight_ih, weight_hh, bias, nonlinearity)
 

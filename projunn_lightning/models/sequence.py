@@ -88,10 +88,10 @@ class SequenceModel(Supervised):
         if not (input.is_floating_point() or input.is_complex()):
             input = self._one_hot(input)
         states, _ = self.rnn(input)
-        if self.output == "last":
-            states = states[:, -1]
         if states.is_complex():
             states = torch.view_as_real(states).flatten(-2)
+        if self.output == "last":
+            states = states[:, -1]
         return self.readout(states)
 
     def _one_hot(self, input: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ from projunn_lightning._checks import at_least, fraction
 from projunn_lightning.functional.recurrence import Nonlinearity, recurrence
 from projunn_lightning.nn._precision import taking_complex_along
 
+_REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
+
 
 class ElmanRNN(nn.Module, ABC):
     r"""``h_t = f(W_ih x_t + W_hh h_(t-1))``, called and shaped like :class:`torch.nn.RNN`.
@@ -108,18 +110,20 @@ class ElmanRNN(nn.Module, ABC):
         x = input if batched else input.unsqueeze(1)
         if batched and self.batch_first:
             x = x.transpose(0, 1)
-        x = x.to(self.weight_ih_l0.dtype)
+        dtype = self.weight_ih_l0.dtype
+        real = _REAL.get(dtype, dtype)
+        x = x.to(dtype if x.is_complex() else real)  # real ones stay so: ONNX has no complex numbers
         if state is None:
-            states = x.new_zeros(self.num_layers, x.shape[1], self.hidden_size)
+            states = torch.zeros(self.num_layers, x.shape[1], self.hidden_size, dtype=real, device=x.device)
         else:
-            states = (state if batched else state.unsqueeze(1)).to(x.dtype)
+            states = (state if batched else state.unsqueeze(1)).to(dtype)
         finals = []
         for layer, initial in enumerate(states.unbind(0)):
             x = self._run_layer(layer, x, initial)
-            finals.append(x[-1])
-            if self.dropout and layer < self.num_layers - 1:
-                x = x * F.dropout(torch.ones_like(x.real), self.dropout, self.training)  # one mask for both parts
-        final = torch.stack(finals)
+            finals.append(x[-1:])
+            if self.dropout and self.training and layer < self.num_layers - 1:
+                x = x * F.dropout(torch.ones_like(x.real), self.dropout)  # one mask for both parts
+        final = torch.cat(finals)
         if not batched:
             return x.squeeze(1), final.squeeze(1)
         return (x.transpose(0, 1) if self.batch_first else x), final

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from projunn_lightning._checks import at_least, pair
 from projunn_lightning.constraint import orthogonal
+from projunn_lightning.functional import _exported
 from projunn_lightning.functional._convolution import convolve, fill, sizes
 from projunn_lightning.nn._precision import taking_complex_along
 
@@ -107,13 +108,16 @@ class OrthogonalConv2d(nn.Module):
             )
         if input.is_complex() and not self.is_complex:
             raise ValueError("images of a real OrthogonalConv2d must be real; give it a complex dtype for complex ones")
-        if self.is_complex:
+        if torch.compiler.is_exporting():
+            output = _exported.convolve(input, self._spectrum_parts(), real=not self.is_complex)
+        elif self.is_complex:
             columns = torch.fft.fft2(input).flatten(2).permute(2, 1, 0)  # to one matrix product a frequency
             output = torch.fft.ifft2((self.spectrum() @ columns).permute(2, 1, 0).unflatten(2, self.size))
         else:
             output = convolve(input, self._complex_weight(), self.weight_real)
-        output = output[..., :: self.stride, :: self.stride]
-        return output if self.bias is None else output + self.bias[:, None, None]
+        if self.stride > 1:
+            output = output[..., :: self.stride, :: self.stride]
+        return output if self.bias is None else output + self.bias.view(-1, 1, 1)
 
     def _complex_weight(self) -> Tensor:
         if self.weight is not None:
@@ -127,6 +131,18 @@ class OrthogonalConv2d(nn.Module):
             return weight
         inner = sizes(*self.size)[0]
         return fill((weight[:inner], weight[inner:], self.weight_real), *self.size).flatten(0, 1)
+
+    def _spectrum_parts(self) -> _exported.Pair:
+        """:meth:`spectrum`, ``(H, columns, out, in)``, as its real and its imaginary part."""
+        height, width = self.size
+        real, imag = _exported.parts(self._complex_weight())
+        if self.is_complex:
+            return real.unflatten(0, self.size), imag.unflatten(0, self.size)
+        inner, own = sizes(*self.size)[0], self.weight_real
+        return (
+            fill((real[:inner], real[inner:], own), height, width),
+            fill((imag[:inner], imag[inner:], torch.zeros_like(own)), height, width, mirror=torch.neg),
+        )
 
     def kernel(self) -> Tensor:
         """The spatial kernel, ``(out_channels, in_channels, H, W)``; entry (0, 0) acts on a pixel's own place.

@@ -1,0 +1,113 @@
+"""Recurrence and circular convolution as an exported program has them: real numbers and common operators alone.
+
+``torch.export`` keeps neither an operator of this package nor a loop whose length is open, and ONNX has no complex
+numbers. So here a complex tensor is a pair of real ones, a Fourier transform is a product with a matrix of waves, and
+the steps of a recurrence are torch's ``scan``, which ONNX has too. It is for running
+forward alone.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Pair = tuple[Tensor, Tensor]
+
+
+def parts(z: Tensor) -> Pair:
+    """Real and imaginary part."""
+    if z.is_complex():
+        real, imag = torch.view_as_real(z).unbind(-1)
+        return real, imag
+    return z, torch.zeros_like(z)
+
+
+def whole(z: Pair) -> Tensor:
+    """The complex tensor of its parts."""
+    return torch.view_as_complex(torch.stack(z, dim=-1))
+
+
+def times(a: Pair, b: Pair) -> Pair:
+    """The matrix product of complex matrices."""
+    return a[0] @ b[0] - a[1] @ b[1], a[0] @ b[1] + a[1] @ b[0]
+
+
+def recurrence(
+    input: Tensor, state: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor | None, nonlinearity: str
+) -> Tensor:
+    """:func:`~projunn_lightning.functional.recurrence`; input and state may be real where the weights are complex."""
+    drive: Tensor
+    if weight_hh.is_complex():
+        real, imag = times(parts(input), parts(weight_ih.mT))
+        if bias is not None and nonlinearity != "modrelu":
+            real, imag = real + parts(bias)[0], imag + parts(bias)[1]
+        # A state is [real | imaginary], and (a + bi)(c + di) the product of [a | b] with [[c, d], [-d, c]].
+        drive, state = torch.cat([real, imag], -1), torch.cat(parts(state), -1)
+        c, d = parts(weight_hh.mT)
+        weight = torch.cat([torch.cat([c, d], -1), torch.cat([-d, c], -1)])
+    else:
+        drive, weight = F.linear(input, weight_ih, None if nonlinearity == "modrelu" else bias), weight_hh.mT
+    threshold = bias if nonlinearity == "modrelu" and bias is not None else drive.new_zeros(1)
+    steps = {"modrelu": _complex_modrelu if weight_hh.is_complex() else _modrelu, "relu": _relu, "tanh": _tanh}
+    step = steps.get(nonlinearity, _identity)
+    # torch's own function compiles the step first, and that fixes the size of the batch.
+    _, states = torch.ops.higher_order.scan(step, [state], [drive], (weight, threshold))
+    return whole(states.chunk(2, -1)) if weight_hh.is_complex() else states
+
+
+def _next(h: Tensor) -> list[Tensor]:
+    return [h, h.clone()]  # carried on and put out; they must not be one tensor
+
+
+def _modrelu(h: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> list[Tensor]:
+    z = torch.addmm(x, h, weight)
+    return _next(z.sign() * (z.abs() + bias).relu())
+
+
+def _complex_modrelu(h: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> list[Tensor]:
+    real, imag = torch.addmm(x, h, weight).chunk(2, -1)
+    modulus = (real.square() + imag.square()).sqrt()
+    scale = (modulus + bias).relu() / modulus.clamp_min(torch.finfo(modulus.dtype).tiny ** 0.5)  # 0 for z = 0
+    return _next(torch.cat([scale * real, scale * imag], -1))
+
+
+def _relu(h: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> list[Tensor]:
+    return _next(torch.addmm(x, h, weight).relu())
+
+
+def _tanh(h: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> list[Tensor]:
+    return _next(torch.addmm(x, h, weight).tanh())
+
+
+def _identity(h: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> list[Tensor]:
+    return _next(torch.addmm(x, h, weight))
+
+
+def convolve(images: Tensor, spectrum: Pair, *, real: bool) -> Tensor:
+    """Images ``(B, I, H, W)`` to ``(B, O, H, W)`` by the matrices ``(H, K, O, I)`` of all frequencies.
+
+    K is W, or, to a real output, ``W // 2 + 1``: that half of the spectrum tells the other.
+    """
+    height, width = images.shape[-2:]
+    kept = spectrum[0].shape[1]
+    a, b = parts(images)
+    rows, columns = _waves(height, height, height, a), _waves(width, kept, width, a)
+    a, b = times(times(rows, (a, b)), columns)
+    a, b = times((a.permute(2, 3, 0, 1), b.permute(2, 3, 0, 1)), (spectrum[0].mT, spectrum[1].mT))
+    a, b = times((rows[0], -rows[1]), (a.permute(2, 3, 0, 1), b.permute(2, 3, 0, 1)))
+    cos, sin = columns[0].mT / (height * width), -columns[1].mT / (height * width)
+    if not real:
+        return whole(times((a, b), (cos, sin)))
+    column = torch.arange(kept, device=cos.device)[:, None]
+    share = 1 + (2 * column % width != 0).to(cos.dtype)  # twice those that have a mirror image left out
+    return a @ (share * cos) - b @ (share * sin)
+
+
+def _waves(rows: int, columns: int, size: int, like: Tensor) -> Pair:
+    """``exp(-2 pi i j k / size)``."""
+    j, k = (torch.arange(n, device=like.device) for n in (rows, columns))
+    angle = (j[:, None] * k % size).to(torch.float64) * (2 * math.pi / size)
+    return angle.cos().to(like.dtype), -angle.sin().to(like.dtype)
