@@ -222,7 +222,9 @@ class TestOtherCommands:
         run(capsys, "fit", "--config", "printed.yaml", "--trainer.fast_dev_run", 1)
 
     @pytest.mark.parametrize(
-        "command", [["projunn"], [sys.executable, "-m", "projunn_lightning"]], ids=["projunn", "-m"]
+        "command",
+        [["projunn"], pytest.param([sys.executable, "-m", "projunn_lightning"], marks=pytest.mark.slow)],
+        ids=["projunn", "-m"],
     )
     def test_the_command_and_the_module_are_the_same(self, command, quick):
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

@@ -59,6 +59,7 @@ class TestHelp:
 
 
 class TestCompletion:
+    @pytest.mark.slow
     def test_in_bash(self, capsys, monkeypatch):
         fit = ProjUNNCLI.subcommands()["fit"]  # of four commands with the same options: it takes seconds for each
         monkeypatch.setattr(ProjUNNCLI, "subcommands", staticmethod(lambda: {"fit": fit}))

@@ -55,6 +55,7 @@ class TestWheel:
         assert needs_examples == {"configs/own_model.yaml"}
         assert held == set(texts) - needs_examples
 
+    @pytest.mark.slow
     def test_trains_a_config_by_name_from_another_folder(self, wheel, tmp_path):
         wheel.extractall(tmp_path / "site")
         (tmp_path / "elsewhere").mkdir()
