@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -36,15 +37,17 @@ def gradient_over_time(norms: Tensor, title: str) -> Figure:
     return figure
 
 
-def import_matplotlib() -> Any:
-    """Slow the first time, and so not done where nothing is drawn."""
-    import matplotlib.figure
-    import matplotlib.pyplot  # TensorBoard's writer imports it too
+def draw_once() -> None:
+    """Import and draw for nothing: the first time takes a second, which then is no step's."""
+    import matplotlib.pyplot  # noqa: F401  # as TensorBoard's writer does
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    return matplotlib.figure
+    FigureCanvasAgg(gradient_over_time(torch.ones(2), "")).draw()
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Any]:
-    figure = import_matplotlib().Figure((width, height), dpi=100)
+    from matplotlib.figure import Figure
+
+    figure = Figure((width, height), dpi=100)
     figure.subplots_adjust(left=0.18, right=0.96, bottom=0.16, top=0.9)  # a layout engine takes as long as the drawing
     return figure, figure.subplots()

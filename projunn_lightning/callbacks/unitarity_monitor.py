@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
-from projunn_lightning.callbacks._figures import gradient_over_time, import_matplotlib, spectrum
+from projunn_lightning.callbacks._figures import draw_once, gradient_over_time, spectrum
 from projunn_lightning.callbacks._input_gradients import InputGradients
 from projunn_lightning.callbacks.projunn import ProjUNN
 from projunn_lightning.constraint import Constraint, declared, unitarity_errors
@@ -64,7 +64,8 @@ class UnitarityMonitor(Callback):
     # ---- when it looks ----
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        import_matplotlib()
+        if trainer.is_global_zero and any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
+            draw_once()
         self._begun = time.perf_counter()
         self._spent = dict.fromkeys(self._spent, 0.0)
 
