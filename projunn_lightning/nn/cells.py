@@ -34,18 +34,16 @@ def make_cell(
 ) -> nn.Module:
     """A recurrent layer, called as ``output, state = layer(input, state=None)`` on ``(B, T, input_size)``.
 
-    ==============  ==================================================================================================
-    ``projunn``     :class:`~projunn_lightning.nn.UnitaryRNN`, its matrix kept unitary by projUNN
-    ``rnn`` ..      ``gru``, ``lstm``: torch's own modules
-    ``eunn`` ..     ``eunn_fft``: layers of Givens rotations, :class:`~projunn_lightning.nn.rivals.GivensLayers`
-    ``exprnn``      exponential of a skew matrix, :class:`~projunn_lightning.nn.rivals.SkewMap`
-    ``dtriv``       the same around a base that moves every ``capacity`` (100) steps: dynamic trivialisation
-    ``scornn``      scaled Cayley transform of a skew matrix
-    ``rgd``         Riemannian gradient descent: a Cayley step on the full matrix (full-capacity uRNN)
-    ``ornn``        ``capacity`` (N) Householder reflections, :class:`~projunn_lightning.nn.rivals.Householder`
-    ``urnn``        phases, reflections and Fourier transforms, complex,
-                    :class:`~projunn_lightning.nn.rivals.PhasesReflectionsFourier`
-    ==============  ==================================================================================================
+    - ``projunn``: :class:`~projunn_lightning.nn.UnitaryRNN`, its matrix kept unitary by projUNN;
+    - ``rnn``, ``gru``, ``lstm``: torch's own modules;
+    - ``eunn``, ``eunn_fft``: layers of Givens rotations, :class:`~projunn_lightning.nn.rivals.GivensLayers`;
+    - ``exprnn``: exponential of a skew matrix, :class:`~projunn_lightning.nn.rivals.SkewMap`;
+    - ``dtriv``: the same around a base that moves every ``capacity`` (100) steps: dynamic trivialisation;
+    - ``scornn``: scaled Cayley transform of a skew matrix;
+    - ``rgd``: Riemannian gradient descent: a Cayley step on the full matrix (full-capacity uRNN);
+    - ``ornn``: ``capacity`` (N) Householder reflections, :class:`~projunn_lightning.nn.rivals.Householder`;
+    - ``urnn``: phases, reflections and Fourier transforms, complex,
+      :class:`~projunn_lightning.nn.rivals.PhasesReflectionsFourier`.
 
     Args:
         cell: which one.

@@ -1,0 +1,71 @@
+"""What a healthy run looks like: ``python docs/figures/monitor.py`` draws monitor.png, two minutes on one core.
+
+Copying memory over 100 steps by two recurrent networks alike in all but the constraint. Drawn is what UnitarityMonitor
+shows in TensorBoard, the runs beside each other.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from matplotlib.figure import Figure
+
+from projunn_lightning import CopyingMemory, ProjUNN, SequenceModel, UnitarityMonitor
+from projunn_lightning.callbacks._input_gradients import InputGradients
+
+DELAY = 100
+RUNS = {"projUNN": "projunn", "plain RNN": "rnn"}
+
+
+def train(cell: str, steps: int) -> tuple[SequenceModel, CopyingMemory]:
+    """A trained model and its data."""
+    seed_everything(0, verbose=False)
+    data = CopyingMemory(DELAY, batch_size=32, val_size=128, test_size=256)
+    model = SequenceModel(10, 9, 128, cell=cell, ignore_index=8)
+    callbacks = [ProjUNN(lr_divider=32), UnitarityMonitor()] if cell == "projunn" else [UnitarityMonitor()]
+    trainer = Trainer(max_steps=steps, limit_val_batches=0, callbacks=callbacks, enable_checkpointing=False)
+    trainer.fit(model, data)
+    loss = trainer.test(model, data, verbose=False)[0]["test/loss"] / data.baseline_loss
+    print(f"{cell}: after {steps} steps {100 * loss:.1f} % of the baseline")
+    return model, data
+
+
+def gradient_norms(model: SequenceModel, data: CopyingMemory) -> np.ndarray:
+    """Of the loss with respect to the input, at each time step."""
+    gradients = InputGradients()
+    gradients.watch(model)
+    inputs, targets = next(iter(data.test_dataloader()))
+    model.loss(model.train()(inputs), targets).backward()
+    gradients.stop()
+    (norms,) = gradients.norms.values()
+    return norms.numpy()
+
+
+def main(steps: int = 1000) -> None:
+    """Train both and draw them."""
+    torch.set_num_threads(1)
+    figure = Figure((9, 3.4), dpi=100, layout="constrained")
+    *circles, norms = figure.subplots(1, 3, width_ratios=(1, 1, 1.3))
+    around = np.linspace(0, 2 * np.pi, 200)
+    for axes, (name, cell) in zip(circles, RUNS.items(), strict=True):
+        model, data = train(cell, steps)
+        eigenvalues = torch.linalg.eigvals(model.rnn.weight_hh_l0.detach()).numpy()
+        gradient = gradient_norms(model, data)
+        print(f"gradient {gradient[0]:.1e} at the first step, {gradient[-1]:.1e} at the last")
+        axes.plot(np.cos(around), np.sin(around), color="0.8", linewidth=1)
+        axes.plot(eigenvalues.real, eigenvalues.imag, ".", markersize=4)
+        axes.set(title=f"{name}: eigenvalues", xlabel="real", aspect="equal")
+        axes.set(xlim=(-1.4, 1.4), ylim=(-1.4, 1.4))
+        norms.plot(range(1, len(gradient) + 1), gradient, label=name)
+    circles[0].set_ylabel("imaginary")
+    norms.set(title="norm of the input's gradient", xlabel="time step", yscale="log")
+    norms.grid(alpha=0.3)
+    norms.legend()
+    figure.savefig(Path(__file__).with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""What rank and sampler do to learning: ``python docs/figures/ranks.py`` draws ranks.png, two minutes on one core.
+
+The task is that of configs/random_unitary.yaml at N = 128: a matrix is learned from 4,096 pairs (x, U x) in batches of
+16, so that an update of the optimizer has rank 16 at most. Beside it, how much of an RNN's updates a rank keeps.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+from lightning.pytorch import seed_everything
+from matplotlib.figure import Figure
+
+from projunn_lightning import CopyingMemory, Projector, RandomUnitary, SequenceModel, UnitaryMatch
+
+SIZE = 128
+EPOCHS, STEPS = 2, 256
+EVERY = 8  # steps between two looks
+SAMPLERS = ("lsi", "column", "subspace", "svd")
+
+
+def learn(rank: int, sampler: str, variant: str = "tangent") -> tuple[list[float], float]:
+    """The distance ``|W - U|_F^2``, over that of the start, every few steps; and milliseconds a step."""
+    data = RandomUnitary(SIZE, batch_size=16, train_size=16 * STEPS)
+    data.setup("fit")
+    target = data.target
+    model = UnitaryMatch(SIZE)
+    optimizer = torch.optim.SGD(model.parameters(), lr=8 / SIZE)
+    Projector(model, rank=rank, sampler=sampler, variant=variant).attach(optimizer)
+    start = torch.linalg.matrix_norm(model.weight.detach() - target).square()
+    distances, spent = [1.0], 0.0
+    for _ in range(EPOCHS):
+        for index, batch in enumerate(data.train_dataloader()):
+            begun = time.perf_counter()
+            optimizer.zero_grad()
+            model.loss(batch).backward()
+            optimizer.step()
+            spent += time.perf_counter() - begun
+            if index % EVERY == EVERY - 1:
+                distance = torch.linalg.matrix_norm(model.weight.detach() - target).square()
+                distances.append(float(distance / start))
+    return distances, 1e3 * spent / (EPOCHS * STEPS)
+
+
+def measured(rank: int, sampler: str, variant: str = "tangent") -> list[float]:
+    """The distances, with a line of them printed."""
+    distances, step = learn(rank, sampler, variant)
+    some = "  ".join(f"{distances[at // EVERY]:.1e}" for at in (32, 64, 128, 256, 512))
+    print(f"{variant:8s} {sampler:9s} rank {rank:2d}  after 32, 64, 128, 256, 512 steps: {some}  {step:.2f} ms")
+    return distances
+
+
+def energy_kept(rank: int, sampler: str, steps: int = 200) -> float:
+    """The mean share of an update's energy that its approximation keeps, of an RNN on copying memory."""
+    seed_everything(0, verbose=False)
+    data = CopyingMemory(50, batch_size=32, train_size=32 * steps)
+    data.setup("fit")
+    model = SequenceModel(10, 9, SIZE, nonlinearity="relu")
+    optimizer = torch.optim.RMSprop(model.parameters(), lr=1e-3)
+    projector = Projector(model, rank=rank, sampler=sampler, lr_divider=32).attach(optimizer)
+    shares: list[float] = []
+    projector.observe = lambda name, update, a: shares.append(float(a.square().sum() / update.square().sum()))
+    for inputs, targets in data.train_dataloader():
+        optimizer.zero_grad()
+        model.loss(model(inputs), targets).backward()
+        optimizer.step()
+    return sum(shares) / len(shares)
+
+
+def main() -> None:
+    """Learn with every choice, print a table and draw it."""
+    torch.set_num_threads(1)
+    for sampler in SAMPLERS:
+        shares = ", ".join(f"{energy_kept(rank, sampler):.3f}" for rank in (1, 4, 16))
+        print(f"copying memory, energy kept by {sampler} at rank 1, 4 and 16: {shares}")
+    figure = Figure((9, 3.4), dpi=100, layout="constrained")
+    by_rank, by_sampler = figure.subplots(1, 2, sharey=True)
+    steps = range(0, EPOCHS * STEPS + 1, EVERY)
+    for rank in (1, 4, 16):
+        by_rank.plot(steps, measured(rank, "lsi"), label=f"k = {rank}")
+    for sampler in SAMPLERS:
+        by_sampler.plot(steps, measured(4, sampler), label=sampler)
+    for variant in ("direct", "cayley"):
+        measured(4, "lsi", variant)
+    for axes, title in ((by_rank, "sampler lsi, rank k"), (by_sampler, "rank 4, four samplers")):
+        axes.set(title=title, xlabel="steps", yscale="log", ylim=(1e-4, 1.5))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    by_sampler.set_xlim(0, STEPS)
+    by_rank.set_ylabel("$|W - U|_F^2$, start = 1")
+    figure.savefig(Path(__file__).with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()
