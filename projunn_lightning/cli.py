@@ -62,6 +62,8 @@ class ProjUNNCLI(LightningCLI):
     def setup_parser(self, add_subcommands: bool, *parser_kwargs: Any) -> None:
         """Show the commands that are not LightningCLI's beside its own, each with a line that says what it does."""
         super().setup_parser(add_subcommands, *parser_kwargs)
+        if not add_subcommands:
+            return
         for own in self._subcommand_parsers.values():
             arrange(own)
         subcommands: Any = self.parser._subcommands_action
@@ -118,7 +120,8 @@ class ProjUNNCLI(LightningCLI):
             callbacks.remove(self._get(self.config_init, "predictions"))  # it is left to the user's own
         callbacks.insert(0, RandomState())
         if trainer.loggers:
-            callbacks[:0] = [LearningRateMonitor(), UnitarityMonitor()]
+            monitors = (LearningRateMonitor, UnitarityMonitor)
+            callbacks[:0] = [kind() for kind in monitors if not any(isinstance(each, kind) for each in callbacks)]
         if isinstance(bar := trainer.progress_bar_callback, RichProgressBar):
             bar.theme = replace(bar.theme, metrics_format=".3g")  # a unitarity error of 1e-7 is not 0.000
         return trainer

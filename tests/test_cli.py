@@ -9,8 +9,8 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from projunn_lightning import SequenceModel
-from projunn_lightning.cli import main
+from projunn_lightning import SequenceModel, UnitarityMonitor
+from projunn_lightning.cli import main, run_cli
 from projunn_lightning.functional import unitarity_error
 
 ROOT = Path(__file__).parent.parent
@@ -90,6 +90,12 @@ class TestFit:
         assert max(logged["unitarity_error"]) < 1e-6
         assert set(logged["skipped_updates"]) == set(logged["reorthonormalisations"]) == {0.0}
         assert {round(rate, 6) for rate in logged["lr-RMSprop"]} == {0.002, 0.001}
+
+    def test_a_monitor_that_the_user_configured_is_the_only_one(self, quick):
+        cli = run_cli(
+            ["fit", "--config", quick, "--trainer.callbacks", "UnitarityMonitor", "--trainer.fast_dev_run", "1"]
+        )
+        assert sum(isinstance(callback, UnitarityMonitor) for callback in cli.trainer.callbacks) == 1
 
     def test_the_saved_config_repeats_the_run(self, capsys, quick):
         first = run(capsys, "fit", "--config", quick).strip().splitlines()[-1]

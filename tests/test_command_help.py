@@ -48,6 +48,7 @@ class TestHelp:
         assert lines[2] in (COMMANDS[command], "Train a model, then test it.")
         assert f"  projunn {command} --config copying" in lines[:15]
 
+    @pytest.mark.slow
     def test_shows_commands_that_work(self, capsys):
         shown = re.findall(r"^  projunn (fit .*)$", printed(capsys, "fit", "--help"), re.MULTILINE)
         assert len(shown) == 6

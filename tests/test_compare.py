@@ -176,7 +176,11 @@ class TestConfigs:
             few = folder.name == "adding_200" and cell in ("urnn", "eunn_fft")
             assert (0.4 if few else 0.85) < size / sizes["projunn"] < 1.16, cell
 
-    @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+    @pytest.mark.parametrize(
+        "folder",
+        [pytest.param(path, marks=pytest.mark.slow if path.name == "adding_200" else ()) for path in FOLDERS],
+        ids=lambda path: path.name,
+    )
     def test_every_cell_starts(self, capsys, tmp_path, monkeypatch, folder):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", sys.argv)

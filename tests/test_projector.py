@@ -302,7 +302,8 @@ class TestDrift:
     @pytest.mark.parametrize(
         ("shape", "rank", "steps"),
         [
-            ((32, 32), 1, 20_000),
+            ((32, 32), 1, 8_000),
+            pytest.param((32, 32), 1, 20_000, marks=pytest.mark.slow),
             ((32, 32), 4, 4_000),
             pytest.param((32, 32), 4, 20_000, marks=pytest.mark.slow),
             pytest.param((48, 32), 1, 20_000, marks=pytest.mark.slow),

@@ -100,6 +100,7 @@ class TestDecodesOnce:
         assert not decodings
         assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
+    @pytest.mark.slow
     def test_so_does_another_process(self, tmp_path):
         write_folder(tmp_path / "folder", 6, 6)
         args = (str(tmp_path / "folder"), str(tmp_path / "cache"))
