@@ -91,10 +91,9 @@ class TestFit:
         assert set(logged["skipped_updates"]) == set(logged["reorthonormalisations"]) == {0.0}
         assert {round(rate, 6) for rate in logged["lr-RMSprop"]} == {0.002, 0.001}
 
-    def test_a_monitor_that_the_user_configured_is_the_only_one(self, quick):
-        cli = run_cli(
-            ["fit", "--config", quick, "--trainer.callbacks", "UnitarityMonitor", "--trainer.fast_dev_run", "1"]
-        )
+    def test_a_monitor_that_the_user_configured_is_the_only_one(self, quick, monkeypatch):
+        monkeypatch.setattr(sys, "argv", ["projunn"])
+        cli = run_cli(["fit", "--config", quick, "--trainer.callbacks", "UnitarityMonitor"])
         assert sum(isinstance(callback, UnitarityMonitor) for callback in cli.trainer.callbacks) == 1
 
     def test_the_saved_config_repeats_the_run(self, capsys, quick):
