@@ -91,6 +91,7 @@ class TestFit:
         assert set(logged["skipped_updates"]) == set(logged["reorthonormalisations"]) == {0.0}
         assert {round(rate, 6) for rate in logged["lr-RMSprop"]} == {0.002, 0.001}
 
+    @pytest.mark.filterwarnings("ignore:.*configure_optimizers. will be overridden")
     def test_a_monitor_that_the_user_configured_is_the_only_one(self, quick, monkeypatch):
         monkeypatch.setattr(sys, "argv", ["projunn"])
         cli = run_cli(["fit", "--config", quick, "--trainer.callbacks", "UnitarityMonitor"])
