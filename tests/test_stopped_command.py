@@ -47,7 +47,6 @@ def terminates(number):
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 1), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)], ids=str
 )
-@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
 @pytest.mark.filterwarnings("ignore:.*configure_optimizers` will be overridden by")
 @pytest.mark.filterwarnings("ignore:The dirpath has changed from")
 def test_a_process_that_gets_a_signal_says_where_its_checkpoint_is_and_another_goes_on_from_it(number, code):

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 from torch.nn.functional import one_hot
 
 from projunn_lightning.functional._thin import times
@@ -34,9 +33,11 @@ Index = tuple[int | slice, ...]
 
 def reshard(module: nn.Module) -> None:
     """Take back what FSDP2 has gathered for a forward pass, as it does by itself after a backward pass only."""
-    for each in module.modules():
-        if isinstance(each, FSDPModule):
-            each.reshard()
+    fsdp = sys.modules.get("torch.distributed.fsdp")  # slow to import too
+    if fsdp is not None:
+        for each in module.modules():
+            if isinstance(each, fsdp.FSDPModule):
+                each.reshard()
 
 
 class Block(NamedTuple):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from lightning.pytorch import LightningModule
-from torch.distributed.fsdp import FSDPModule, fully_shard
 
 
 def shard_(model: LightningModule) -> None:
@@ -16,7 +15,11 @@ def shard_(model: LightningModule) -> None:
             complex, which FSDP2 does not shard together.
     """
     mesh = model.device_mesh
-    if mesh is None or isinstance(model, FSDPModule):
+    if mesh is None:
+        return
+    from torch.distributed.fsdp import FSDPModule, fully_shard  # which not every build of torch has
+
+    if isinstance(model, FSDPModule):
         return
     if mesh["tensor_parallel"].size() > 1:
         raise ValueError(
