@@ -17,7 +17,7 @@ os.environ.setdefault("COLUMNS", "200")  # error messages stay on one line
 @pytest.fixture(scope="session")
 def world():
     """Two processes that talk by gloo, started once."""
-    from world import World
+    from tests.support.world import World
 
     processes = World()
     yield processes

@@ -28,19 +28,19 @@ def matrices(size: int, device: str) -> tuple[Tensor, Tensor]:
     return weight, 1e-3 / size**0.5 * torch.randn(size, size, generator=generator, device=device)
 
 
-def ours(weight: Tensor, update: Tensor, rank: int = 1, variant: Variant = "tangent") -> Callable[[], object]:
+def ours(weight: Tensor, update: Tensor, rank: int = 1, retraction: Variant = "exponential") -> Callable[[], object]:
     """The sampling and the rotation of a Projector; its copy and difference are in the training step of a layer."""
     generator = Generator(weight.device).manual_seed(0)
 
     def step() -> None:
-        left, right = low_rank_change(variant, weight, *rank_k(update, rank, generator=generator))
+        left, right = low_rank_change(retraction, weight, *rank_k(update, rank, generator=generator))
         weight.addmm_(left, right.mH)
 
     return step
 
 
-def by_the_book(weight: Tensor, update: Tensor, rank: int, variant: str) -> Callable[[], object]:
-    project = textbook.projunn_d if variant == "direct" else textbook.projunn_t
+def by_the_book(weight: Tensor, update: Tensor, rank: int, retraction: str) -> Callable[[], object]:
+    project = textbook.projunn_d if retraction == "polar" else textbook.projunn_t
     return lambda: project(weight, *textbook.rank_k(update, rank))
 
 
@@ -81,10 +81,10 @@ def rivals(size: int, device: str) -> Contestants:
 def updates(device: str, size: int = 2048) -> list[Race]:
     """One update by every method, and by ours at three ranks."""
     contestants = {"W.add_": bare(*matrices(size, device))}
-    for variant in ("tangent", "direct", "cayley"):
-        contestants[f"projUNN, {variant}"] = ours(*matrices(size, device), variant=variant)
-    for variant in ("tangent", "direct"):
-        contestants[f"textbook, {variant}"] = by_the_book(*matrices(size, device), 1, variant)
+    for retraction in ("exponential", "polar", "cayley"):
+        contestants[f"projUNN, {retraction}"] = ours(*matrices(size, device), retraction=retraction)
+    for retraction in ("exponential", "polar"):
+        contestants[f"textbook, {retraction}"] = by_the_book(*matrices(size, device), 1, retraction)
     slow = race(
         f"the same at rank 1, O(N^3), N = {size}",
         {"W.add_": bare(*matrices(size, device))} | rivals(size, device),
@@ -94,7 +94,7 @@ def updates(device: str, size: int = 2048) -> list[Race]:
     by_rank: Contestants = {}
     for rank in (1, 4, 16):
         by_rank[f"projUNN, k = {rank}"] = ours(*matrices(size, device), rank)
-        by_rank[f"textbook, k = {rank}"] = by_the_book(*matrices(size, device), rank, "tangent")
+        by_rank[f"textbook, k = {rank}"] = by_the_book(*matrices(size, device), rank, "exponential")
     return [
         race(f"rank-1 update, N = {size}", contestants, reference="W.add_"),
         slow,

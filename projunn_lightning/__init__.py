@@ -2,32 +2,14 @@
 
 Kiani, Balestriero, LeCun and Lloyd, "projUNN: efficient method for training deep networks with unitary matrices",
 NeurIPS 2022, arXiv 2203.05483.
+
+The public names stand in ``__init__.pyi``. Each is imported when it is first used, so that
+``from projunn_lightning import Projector`` loads torch but not Lightning.
 """
 
-from projunn_lightning import functional, nn
-from projunn_lightning.callbacks import PredictionWriter, ProjUNN, UnitarityMonitor
-from projunn_lightning.constraint import ConstraintError, orthogonal
-from projunn_lightning.data import AddingProblem, CopyingMemory, ImageClassification, PixelSequence, RandomUnitary
-from projunn_lightning.models import ImageClassifier, SequenceModel, UnitaryMatch
-from projunn_lightning.parametrized import from_parametrized
-from projunn_lightning.projector import Projector
+import lazy_loader
 
-__all__ = [
-    "AddingProblem",
-    "ConstraintError",
-    "CopyingMemory",
-    "ImageClassification",
-    "ImageClassifier",
-    "PixelSequence",
-    "PredictionWriter",
-    "ProjUNN",
-    "Projector",
-    "RandomUnitary",
-    "SequenceModel",
-    "UnitarityMonitor",
-    "UnitaryMatch",
-    "from_parametrized",
-    "functional",
-    "nn",
-    "orthogonal",
-]
+__getattr__, __dir__, _names = lazy_loader.attach_stub(__name__, __file__)
+
+# The submodules are attributes, but `import *` leaves them out: `nn` would shadow that of torch.
+__all__ = [name for name in _names if name not in ("functional", "nn")]

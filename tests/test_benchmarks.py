@@ -2,22 +2,22 @@
 
 import pytest
 import torch
-from oracles import ORACLES, random_update, random_weight
 
 from benchmarks import layers, report, textbook, update
 from benchmarks.race import Race, race
 from projunn_lightning.functional import projunn_t, rank_k
+from tests.support.oracles import ORACLES, random_update, random_weight
 
 
 @pytest.mark.parametrize("rank", [1, 3])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
-@pytest.mark.parametrize("variant", ["tangent", "direct"])
-def test_the_textbook_s_update_is_right(rank, dtype, variant):
+@pytest.mark.parametrize("retraction", ["exponential", "polar"])
+def test_the_textbook_s_update_is_right(rank, dtype, retraction):
     weight = random_weight((4, 8, 8), dtype)
     a, b = random_update((4, 8, 8), dtype, rank, 0.5)
-    project = {"tangent": textbook.projunn_t, "direct": textbook.projunn_d}[variant]
+    project = {"exponential": textbook.projunn_t, "polar": textbook.projunn_d}[retraction]
     sampled = textbook.rank_k(a @ b.mH, rank)
-    torch.testing.assert_close(project(weight, *sampled), ORACLES[variant](weight, a @ b.mH))
+    torch.testing.assert_close(project(weight, *sampled), ORACLES[retraction](weight, a @ b.mH))
 
 
 def test_the_update_that_is_timed_is_the_method_s():

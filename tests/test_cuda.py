@@ -12,7 +12,7 @@ from projunn_lightning.nn import OrthogonalConv2d, UnitaryRNN
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
-VARIANTS = ["tangent", "direct", "cayley"]
+RETRACTIONS = ["exponential", "polar", "cayley"]
 
 
 def steps(projected, device, count=3):
@@ -27,20 +27,20 @@ def steps(projected, device, count=3):
     return [parameter.detach() for parameter in model.parameters()]
 
 
-@pytest.mark.parametrize(("variant", "rank"), list(itertools.product(VARIANTS, [1, 4])))
-def test_updates_as_the_cpu_does(variant, rank):
-    options = {"variant": variant, "rank": rank, "sampler": "svd"}  # the one sampler without random numbers
+@pytest.mark.parametrize(("retraction", "rank"), list(itertools.product(RETRACTIONS, [1, 4])))
+def test_updates_as_the_cpu_does(retraction, rank):
+    options = {"retraction": retraction, "rank": rank, "sampler": "svd"}  # the one sampler without random numbers
     for here, there in zip(steps(options, "cpu"), steps(options, "cuda"), strict=True):
         torch.testing.assert_close(there.cpu(), here, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize(("variant", "rank"), list(itertools.product(VARIANTS, [1, 4])))
+@pytest.mark.parametrize(("retraction", "rank"), list(itertools.product(RETRACTIONS, [1, 4])))
 @pytest.mark.parametrize("sampler", ["lsi", "column", "subspace"])
-def test_an_update_does_not_wait_for_the_device(variant, rank, sampler):
+def test_an_update_does_not_wait_for_the_device(retraction, rank, sampler):
     sizes = (256, 256, 256, 1024)  # three in a batch, and one alone
     model = nn.ModuleList(orthogonal(nn.Linear(size, size, bias=False, device="cuda")) for size in sizes)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    Projector(model, variant=variant, rank=rank, sampler=sampler).attach(optimizer)
+    Projector(model, retraction=retraction, rank=rank, sampler=sampler).attach(optimizer)
     for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter)
     optimizer.step()  # the counter moves to the device, libraries set themselves up

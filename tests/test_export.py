@@ -181,9 +181,8 @@ def test_the_page_shows_the_example_as_it_is():
 
 def test_the_example_writes_both_files_of_a_checkpoint(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    from fits import trainer
-
     from projunn_lightning import CopyingMemory
+    from tests.support.fits import trainer
 
     model = SequenceModel(6, 5, 8)
     fitted = trainer(max_epochs=1)

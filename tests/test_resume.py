@@ -5,13 +5,13 @@ from signal import SIGKILL
 
 import pytest
 import torch
-from distributed_runs import QUIET, fitted, resumable
 from lightning.pytorch import Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
-from world import World
 
 from projunn_lightning import ProjUNN
 from projunn_lightning.functional import unitarity_error
+from tests.support.distributed_runs import QUIET, fitted, resumable
+from tests.support.world import World
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The dirpath has changed"),

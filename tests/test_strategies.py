@@ -2,18 +2,17 @@
 
 from pathlib import Path
 
-import distributed_runs
 import pytest
-import sharded_fits
 import torch
 import yaml
-from distributed_runs import QUIET, fitted, small
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
-from world import World
 
 from projunn_lightning import ConstraintError, ProjUNN
 from projunn_lightning.functional import unitarity_error
+from tests.support import distributed_runs, sharded_fits
+from tests.support.distributed_runs import QUIET, fitted, small
+from tests.support.world import World
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 STRATEGIES = sorted((CONFIGS / "strategies").glob("*.yaml"))

@@ -21,14 +21,14 @@ EVERY = 8  # steps between two looks
 SAMPLERS = ("lsi", "column", "subspace", "svd")
 
 
-def learn(rank: int, sampler: str, variant: str = "tangent") -> tuple[list[float], float]:
+def learn(rank: int, sampler: str, retraction: str = "exponential") -> tuple[list[float], float]:
     """The distance ``|W - U|_F^2``, over that of the start, every few steps; and milliseconds a step."""
     data = RandomUnitary(SIZE, batch_size=16, train_size=16 * STEPS)
     data.setup("fit")
     target = data.target
     model = UnitaryMatch(SIZE)
     optimizer = torch.optim.SGD(model.parameters(), lr=8 / SIZE)
-    Projector(model, rank=rank, sampler=sampler, variant=variant).attach(optimizer)
+    Projector(model, rank=rank, sampler=sampler, retraction=retraction).attach(optimizer)
     start = torch.linalg.matrix_norm(model.weight.detach() - target).square()
     distances, spent = [1.0], 0.0
     for _ in range(EPOCHS):
@@ -44,11 +44,11 @@ def learn(rank: int, sampler: str, variant: str = "tangent") -> tuple[list[float
     return distances, 1e3 * spent / (EPOCHS * STEPS)
 
 
-def measured(rank: int, sampler: str, variant: str = "tangent") -> list[float]:
+def measured(rank: int, sampler: str, retraction: str = "exponential") -> list[float]:
     """The distances, with a line of them printed."""
-    distances, step = learn(rank, sampler, variant)
+    distances, step = learn(rank, sampler, retraction)
     some = "  ".join(f"{distances[at // EVERY]:.1e}" for at in (32, 64, 128, 256, 512))
-    print(f"{variant:8s} {sampler:9s} rank {rank:2d}  after 32, 64, 128, 256, 512 steps: {some}  {step:.2f} ms")
+    print(f"{retraction:8s} {sampler:9s} rank {rank:2d}  after 32, 64, 128, 256, 512 steps: {some}  {step:.2f} ms")
     return distances
 
 
@@ -82,8 +82,8 @@ def main() -> None:
         by_rank.plot(steps, measured(rank, "lsi"), label=f"k = {rank}")
     for sampler in SAMPLERS:
         by_sampler.plot(steps, measured(4, sampler), label=sampler)
-    for variant in ("direct", "cayley"):
-        measured(4, "lsi", variant)
+    for retraction in ("polar", "cayley"):
+        measured(4, "lsi", retraction)
     for axes, title in ((by_rank, "sampler lsi, rank k"), (by_sampler, "rank 4, four samplers")):
         axes.set(title=title, xlabel="steps", yscale="log", ylim=(1e-4, 1.5))
         axes.grid(alpha=0.3)

@@ -2,7 +2,7 @@
 
 from projunn_lightning.callbacks.prediction_writer import PredictionWriter
 from projunn_lightning.callbacks.projunn import ProjUNN
-from projunn_lightning.callbacks.random_state import RandomState
+from projunn_lightning.callbacks.rng_state import RNGState
 from projunn_lightning.callbacks.unitarity_monitor import UnitarityMonitor
 
-__all__ = ["PredictionWriter", "ProjUNN", "RandomState", "UnitarityMonitor"]
+__all__ = ["PredictionWriter", "ProjUNN", "RNGState", "UnitarityMonitor"]

@@ -12,6 +12,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor
 
+from projunn_lightning.errors import ProjUNNError
+
 
 class PredictionWriter(BasePredictionWriter):
     """Write what ``predict_step`` returns to one file, which ``torch.load(path)`` gives back.
@@ -53,7 +55,7 @@ class PredictionWriter(BasePredictionWriter):
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by a connector
             self._file = Path(self.path or Path(trainer.log_dir or trainer.default_root_dir) / "predictions.pt")
             if self._file.exists():
-                raise ValueError(
+                raise ProjUNNError(
                     f"predictions are not written over {self._file}, which exists: choose another path or remove it"
                 )
 
@@ -112,7 +114,7 @@ def _check(prediction: Any, samples: int | None, model: str) -> None:
     else:
         found = f"a {type(prediction).__name__}"
     count = "" if samples is None else f" for {samples} samples"
-    raise ValueError(
+    raise ProjUNNError(
         f"predict_step of {model} returned {found}{count}; to be written it must return a tensor with an entry "
         "for each sample, or a dict, tuple or list of such; return None to write nothing"
     )

@@ -11,12 +11,12 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from projunn_lightning._checks import given
-from projunn_lightning.constraint import FLAT_REMEDY, ConstraintError, declared, unitarity_errors
+from projunn_lightning.constraint.declare import FLAT_REMEDY, declared, unitarity_errors
+from projunn_lightning.errors import ConstraintError, not_none
 from projunn_lightning.functional.retraction import Variant
 from projunn_lightning.functional.sampling import Sampler
-from projunn_lightning.projector import Projector
-from projunn_lightning.update import Update
+from projunn_lightning.optim.projector import Projector
+from projunn_lightning.optim.step import Update
 
 
 class ProjUNN(Callback):
@@ -49,7 +49,7 @@ class ProjUNN(Callback):
             weights of ``nn.LSTM``, ``nn.GRU`` and ``nn.MultiheadAttention`` are taken as one matrix a gate or
             projection.
         rank: k, the rank at which an update is taken, from 1 to the smaller side of each weight.
-        variant: the way back to the manifold: ``"tangent"`` (projUNN-T), ``"direct"`` (projUNN-D) or ``"cayley"``.
+        retraction: the way back to the manifold: ``"exponential"`` (projUNN-T), ``"polar"`` (projUNN-D) or ``"cayley"``.
         sampler: how the rank-k part of an update is found: ``"lsi"``, ``"column"``, ``"svd"`` or ``"subspace"``, see
             :func:`projunn_lightning.functional.rank_k`.
         lr_divider: divides the update of constrained weights (the paper's separate unitary learning rate).
@@ -69,18 +69,18 @@ class ProjUNN(Callback):
         parameters: str | list[str] | None = None,
         *,
         rank: int = 1,
-        variant: Variant = "tangent",
+        retraction: Variant = "exponential",
         sampler: Sampler = "lsi",
         lr_divider: float = 1.0,
         tolerance: float = 1e-5,
         seed: int = 0,
     ) -> None:
-        given(lr_divider=lr_divider, tolerance=tolerance)
-        Update(rank, variant, sampler, lr_divider, tolerance, seed)  # refuses settings out of range
+        not_none(lr_divider=lr_divider, tolerance=tolerance)
+        Update(rank, retraction, sampler, lr_divider, tolerance, seed)  # refuses settings out of range
         self.parameters: str | list[str] | None = parameters
         self.settings: dict[str, Any] = {
             "rank": rank,
-            "variant": variant,
+            "retraction": retraction,
             "sampler": sampler,
             "lr_divider": lr_divider,
             "tolerance": tolerance,

@@ -16,8 +16,8 @@ from projunn_lightning.callbacks._figures import draw_once, gradient_over_time, 
 from projunn_lightning.callbacks._input_gradients import InputGradients
 from projunn_lightning.callbacks.projunn import ProjUNN
 from projunn_lightning.constraint import Constraint, declared, unitarity_errors
-from projunn_lightning.functional._sharded import Matrices
 from projunn_lightning.functional.unitarity import spectral_norm
+from projunn_lightning.linalg.sharded import Matrices
 
 SHARE = 0.01
 """Of the run's time, what numbers may cost, and what pictures may cost."""

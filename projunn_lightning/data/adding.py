@@ -7,8 +7,8 @@ from functools import partial
 import torch
 from torch import Generator, Tensor
 
-from projunn_lightning._checks import at_least
 from projunn_lightning.data.synthetic import Generate, SyntheticTask
+from projunn_lightning.errors import at_least
 
 
 class AddingProblem(SyntheticTask):

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from projunn_lightning._checks import optional
-from projunn_lightning.functional._random import generator_for
+from projunn_lightning.errors import import_extra
+from projunn_lightning.linalg import generator_for
 
 SIDE = 28
 COUNTS = {"train": 10_000, "test": 2000}
@@ -47,13 +47,13 @@ def _placements(count: int, generator: Generator) -> Tensor:
 
 def _glyphs() -> Tensor:
     """The digits in two weights, ``(10, 2, 28, 28)``, white on black, in 0 to 255."""
-    font = optional("PIL.ImageFont").load_default(size=22)
+    font = import_extra("PIL.ImageFont").load_default(size=22)
     return torch.stack([torch.stack([_drawn(str(digit), font, width) for width in range(2)]) for digit in range(10)])
 
 
 def _drawn(text: str, font: Any, stroke_width: int) -> Tensor:
-    image = optional("PIL.Image").new("L", (SIDE, SIDE))
+    image = import_extra("PIL.Image").new("L", (SIDE, SIDE))
     middle = (SIDE / 2, SIDE / 2)
-    draw = optional("PIL.ImageDraw").Draw(image)
+    draw = import_extra("PIL.ImageDraw").Draw(image)
     draw.text(middle, text, fill=255, font=font, anchor="mm", stroke_width=stroke_width)
     return torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(SIDE, SIDE).float()

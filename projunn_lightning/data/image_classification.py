@@ -7,9 +7,9 @@ from functools import partial
 import torch
 from torch import Generator, Tensor
 
-from projunn_lightning._checks import at_least
 from projunn_lightning.data.augmentation import random_crop_and_flip
 from projunn_lightning.data.image_task import ImageTask, Prepare
+from projunn_lightning.errors import ProjUNNError, at_least
 
 
 class ImageClassification(ImageTask):
@@ -58,7 +58,7 @@ class ImageClassification(ImageTask):
         super().setup(stage)
         pixels = self.images["train"].pixels
         if self.crop_padding >= min(pixels.shape[2:]):
-            raise ValueError(
+            raise ProjUNNError(
                 f"crop_padding must be below the images' side of {min(pixels.shape[2:])}, found {self.crop_padding}"
             )
         if self.statistics is None:

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Generator, Tensor
 
-from projunn_lightning._checks import given
 from projunn_lightning.data.images import Images, load_images
 from projunn_lightning.data.task import Batches, Sample, Task
-from projunn_lightning.functional._random import generator_for
+from projunn_lightning.errors import ProjUNNError, not_none
+from projunn_lightning.linalg import generator_for
 
 Prepare = Callable[[Tensor, Generator], Tensor]
 
@@ -60,9 +60,9 @@ class ImageTask(Task):
         self, source: str, *, batch_size: int, val_fraction: float, root: str, seed: int, num_workers: int
     ) -> None:
         super().__init__(batch_size=batch_size, seed=seed, num_workers=num_workers)
-        given(source=source, val_fraction=val_fraction, root=root)
+        not_none(source=source, val_fraction=val_fraction, root=root)
         if not 0 < val_fraction < 1:
-            raise ValueError(f"val_fraction must be above 0 and below 1, found {val_fraction}")
+            raise ProjUNNError(f"val_fraction must be above 0 and below 1, found {val_fraction}")
         self.source = source
         self.val_fraction = val_fraction
         self.root = root
@@ -82,7 +82,7 @@ class ImageTask(Task):
         order = torch.randperm(len(given.labels), generator=generator_for(f"{self.seed}/validation"))
         count = round(self.val_fraction * len(order))
         if not 0 < count < len(order):
-            raise ValueError(f"val_fraction = {self.val_fraction} of {len(order)} images leaves a split empty")
+            raise ProjUNNError(f"val_fraction = {self.val_fraction} of {len(order)} images leaves a split empty")
         val, train = (Images(*(column[part] for column in given)) for part in (order[:count], order[count:]))
         self.images = {"train": train, "val": val, "test": test}
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from projunn_lightning._checks import optional
 from projunn_lightning.data.digits import rendered_digits
+from projunn_lightning.errors import ProjUNNError, import_extra
 
 RENDERED = "rendered-digits"
 SPLITS = ("train", "test")
@@ -47,24 +47,24 @@ def load_images(source: str, root: str = "data") -> dict[str, Images]:
     images = {split: _images(splits[split], f"source {source!r}, split {split!r}") for split in SPLITS}
     train, test = (tuple(images[split].pixels.shape[1:]) for split in SPLITS)
     if train != test:
-        raise ValueError(f"source {source!r} has train images of (C, H, W) = {train} and test images of {test}")
+        raise ProjUNNError(f"source {source!r} has train images of (C, H, W) = {train} and test images of {test}")
     return images
 
 
 def _loaded(source: str, root: str) -> Any:
-    datasets = optional("datasets")
+    datasets = import_extra("datasets")
     folder = Path(source).expanduser()
     try:
         splits = datasets.load_dataset(str(folder) if folder.is_dir() else source, cache_dir=root)
     except (OSError, ValueError) as error:  # no such folder, no such name, no network, no file that it can read
         kind = "is a local folder" if folder.is_dir() else "is not a local folder"
         reason = str(error).rstrip(".")
-        raise ValueError(
+        raise ProjUNNError(
             f"source {source!r} {kind}, and datasets.load_dataset cannot read it: {reason}. Pass the name of a data "
             f"set on the Hub, such as ylecun/mnist, a local folder in its layout, or {RENDERED!r}, which needs no data"
         ) from error
     if any(split not in splits for split in SPLITS):
-        raise ValueError(f"source {source!r} has the splits {', '.join(splits)}, expected {' and '.join(SPLITS)}")
+        raise ProjUNNError(f"source {source!r} has the splits {', '.join(splits)}, expected {' and '.join(SPLITS)}")
     return splits
 
 
@@ -81,7 +81,7 @@ def _images(dataset: Any, where: str) -> Images:
             desc=f"decoding {where}",
         )
     except OSError as error:
-        raise ValueError(f"{where}: a file is no image that Pillow can read: {error}") from error
+        raise ProjUNNError(f"{where}: a file is no image that Pillow can read: {error}") from error
     table = decoded.with_format("arrow")[:]
     height, width, channels = map(int, _the_one(table["shape"].unique().to_pylist(), where).split(" x "))
     pixels = torch.frombuffer(bytearray(b"".join(table["pixels"].to_pylist())), dtype=torch.uint8)
@@ -91,9 +91,9 @@ def _images(dataset: Any, where: str) -> Images:
 
 def _decode(images: list[Any], labels: list[Any], where: str, version: int) -> dict[str, list[Any]]:
     if None in images:
-        raise ValueError(f"{where} has a row without an image")
+        raise ProjUNNError(f"{where} has a row without an image")
     if any(label is None or label < 0 for label in labels):  # the Hub marks a class that it keeps hidden by -1
-        raise ValueError(f"{where} has images without a class (null or -1)")
+        raise ProjUNNError(f"{where} has images without a class (null or -1)")
     images = [_grey_or_rgb(image, where) for image in images]
     shapes = [f"{image.height} x {image.width} x {len(image.getbands())}" for image in images]
     _the_one(shapes, where)  # here too, before thousands of photographs are decoded for nothing
@@ -103,7 +103,7 @@ def _decode(images: list[Any], labels: list[Any], where: str, version: int) -> d
 def _the_one(shapes: list[str], where: str) -> str:
     several = sorted(set(shapes))
     if len(several) != 1:
-        raise ValueError(f"{where} has images of {' and of '.join(several[:2])} (H x W x C); make them alike")
+        raise ProjUNNError(f"{where} has images of {' and of '.join(several[:2])} (H x W x C); make them alike")
     return several[0]
 
 
@@ -111,13 +111,13 @@ def _grey_or_rgb(image: Any, where: str) -> Any:
     if image.mode in ("1", "LA", "La"):
         return image.convert("L")
     if image.mode.startswith(("I", "F")):
-        raise ValueError(f"{where} has an image of mode {image.mode}, expected 8 bits a channel")
+        raise ProjUNNError(f"{where} has an image of mode {image.mode}, expected 8 bits a channel")
     return image if image.mode in ("L", "RGB") else image.convert("RGB")
 
 
 def _columns(dataset: Any, where: str) -> tuple[str, str]:
     """The names of the first column of images and of the classes."""
-    datasets = optional("datasets")
+    datasets = import_extra("datasets")
     features = dataset.features
     images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
     classes = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
@@ -126,5 +126,5 @@ def _columns(dataset: Any, where: str) -> tuple[str, str]:
     for kind, names in (("Image", images), ("ClassLabel", classes)):
         if not names:
             columns = ", ".join(f"{name}: {type(feature).__name__}" for name, feature in features.items())
-            raise ValueError(f"{where} has no column of type {kind}, found {columns}")
+            raise ProjUNNError(f"{where} has no column of type {kind}, found {columns}")
     return images[0], classes[0]

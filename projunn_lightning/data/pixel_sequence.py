@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from projunn_lightning.data.image_task import ImageTask, Prepare
+from projunn_lightning.errors import ProjUNNError
 
 
 class PixelSequence(ImageTask):
@@ -46,7 +47,7 @@ class PixelSequence(ImageTask):
             source, batch_size=batch_size, val_fraction=val_fraction, root=root, seed=seed, num_workers=num_workers
         )
         if permutation_seed is not None and not 0 <= permutation_seed < 2**32:
-            raise ValueError(f"permutation_seed must be from 0 to 2**32 - 1, found {permutation_seed}")
+            raise ProjUNNError(f"permutation_seed must be from 0 to 2**32 - 1, found {permutation_seed}")
         self.permutation_seed = permutation_seed
         self.save_hyperparameters()
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Generator
 
-from projunn_lightning._checks import at_least
 from projunn_lightning.data.task import Batches, Sample, Task
-from projunn_lightning.functional._random import generator_for
+from projunn_lightning.errors import at_least
+from projunn_lightning.linalg import generator_for
 
 Generate = Callable[[int, Generator], Sample]
 

@@ -13,7 +13,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from projunn_lightning._checks import at_least
+from projunn_lightning.errors import at_least
 
 Sample = tuple[Tensor, ...]
 

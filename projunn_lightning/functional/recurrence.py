@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from projunn_lightning.functional import _exported
+from projunn_lightning.errors import ProjUNNError
+from projunn_lightning.functional import _export
 from projunn_lightning.functional._scan import scan
 from projunn_lightning.functional.modrelu import modrelu
 
@@ -47,9 +48,11 @@ def recurrence(
     of torch's operators alone, for any T; under ``strict=True`` as the loop written out, for the T of the example.
     """
     if nonlinearity not in get_args(Nonlinearity):
-        raise ValueError(f"unknown nonlinearity {nonlinearity!r}, expected one of {', '.join(get_args(Nonlinearity))}")
+        raise ProjUNNError(
+            f"unknown nonlinearity {nonlinearity!r}, expected one of {', '.join(get_args(Nonlinearity))}"
+        )
     if nonlinearity == "modrelu" and bias is None:
-        raise ValueError("modReLU needs a bias; without one it is the identity")
+        raise ProjUNNError("modReLU needs a bias; without one it is the identity")
     device = input.device.type
     full = weight_hh.is_complex() or weight_hh.dtype == torch.float64  # as torch's own layers, which autocast leaves so
     if not full and torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
@@ -57,7 +60,7 @@ def recurrence(
         input, state, weight_ih, weight_hh = (x.to(dtype) for x in (input, state, weight_ih, weight_hh))
         bias = None if bias is None else bias.to(dtype)
     if torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling():
-        return _exported.recurrence(input, state, weight_ih, weight_hh, bias, nonlinearity)
+        return _export.recurrence(input, state, weight_ih, weight_hh, bias, nonlinearity)
     if weight_hh.is_complex():
         input, state = input.to(weight_hh.dtype), state.to(weight_hh.dtype)
     run = written_out if torch.compiler.is_exporting() else scan

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import torch
 from torch import Generator, Tensor
 
-from projunn_lightning.functional._random import generator_for
-from projunn_lightning.functional._sharded import Matrices, Sharded
-from projunn_lightning.functional._small import identity
-from projunn_lightning.functional._thin import times
+from projunn_lightning.linalg import generator_for
+from projunn_lightning.linalg.dense import times
+from projunn_lightning.linalg.sharded import Matrices, Sharded
+from projunn_lightning.linalg.small import identity
 
 WIDTH = 64
 """Columns of sharded matrices that are looked at together; so many are whole on every rank."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from lightning.pytorch import LightningModule
 
+from projunn_lightning.errors import ProjUNNError
+
 
 def shard_(model: LightningModule) -> None:
     """Spread the model over the ranks where the strategy is ModelParallelStrategy; under any other leave it alone.
@@ -22,13 +24,13 @@ def shard_(model: LightningModule) -> None:
     if isinstance(model, FSDPModule):
         return
     if mesh["tensor_parallel"].size() > 1:
-        raise ValueError(
+        raise ProjUNNError(
             f"{type(model).__name__} is sharded by FSDP2 alone: set the strategy's data_parallel_size to the number of "
             f"devices and tensor_parallel_size to 1, found {mesh['tensor_parallel'].size()}"
         )
     dtypes = sorted({str(parameter.dtype) for parameter in model.parameters()})
     if len(dtypes) > 1:
-        raise ValueError(
+        raise ProjUNNError(
             f"{type(model).__name__} has parameters of {' and '.join(dtypes)}, and FSDP2 shards those of one dtype "
             "only: use strategy ddp for this model"
         )

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from projunn_lightning._checks import at_least, given, pair
+from projunn_lightning.errors import ProjUNNError, at_least, not_none, pair
 from projunn_lightning.models.supervised import Supervised, cross_entropy
 from projunn_lightning.nn.cnn import PlainCNN, ResNet9
 from projunn_lightning.nn.orthogonal_conv import Init, OrthogonalConv2d
@@ -59,13 +59,13 @@ class ImageClassifier(Supervised):
         support: int | tuple[int, int] = 3,
         learning_rate: float = 1e-3,
     ) -> None:
-        given(size=size, support=support, locality=locality)
+        not_none(size=size, support=support, locality=locality)
         at_least(1, in_channels=in_channels)
         at_least(2, num_classes=num_classes)
         super().__init__(learning_rate, num_classes)
         self.save_hyperparameters()
         if not (locality == 0 or (0 < locality < math.inf and orthogonal)):
-            raise ValueError(f"locality must be 0, or above it where orthogonal is true, found {locality}")
+            raise ProjUNNError(f"locality must be 0, or above it where orthogonal is true, found {locality}")
         sides = pair(size)
         self.network = _network(architecture, in_channels, num_classes, sides, width, depth, orthogonal, init)
         self.input_shape = (in_channels, *sides)
@@ -76,7 +76,7 @@ class ImageClassifier(Supervised):
         """Images ``(B, in_channels, H, W)`` to logits ``(B, num_classes)``."""
         if input.shape[1:] != self.input_shape:
             expected = ", ".join(map(str, self.input_shape))
-            raise ValueError(
+            raise ProjUNNError(
                 f"images must be (B, {expected}), found {tuple(input.shape)}: set in_channels and size to the data's"
             )
         return self.network(input)
@@ -113,7 +113,7 @@ def _network(
         depth = 10 if depth is None else depth
         return PlainCNN(in_channels, num_classes, size, depth=depth, width=width, orthogonal=orthogonal, init=init)
     if architecture != "resnet9":
-        raise ValueError(f"unknown architecture {architecture!r}, expected resnet9 or plain")
+        raise ProjUNNError(f"unknown architecture {architecture!r}, expected resnet9 or plain")
     if depth is not None:
-        raise ValueError(f"depth is for architecture 'plain'; 'resnet9' has its own, found {depth}")
+        raise ProjUNNError(f"depth is for architecture 'plain'; 'resnet9' has its own, found {depth}")
     return ResNet9(in_channels, num_classes, size, width=width, orthogonal=orthogonal, init=init)

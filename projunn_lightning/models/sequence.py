@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from projunn_lightning._checks import given
 from projunn_lightning.constraint import Init
+from projunn_lightning.errors import ProjUNNError, not_none
 from projunn_lightning.functional.recurrence import Nonlinearity
 from projunn_lightning.models.supervised import Supervised, cross_entropy
-from projunn_lightning.nn.cells import Cell, make_cell
+from projunn_lightning.nn.rnns import Cell, make_rnn
 
 
 class SequenceModel(Supervised):
@@ -32,7 +32,7 @@ class SequenceModel(Supervised):
         task: ``"classification"`` or ``"regression"``.
         output: ``"sequence"`` for an output at every step, ``"last"`` for one at the end.
         cell: of the recurrent network: ``"projunn"``, or a rival to compare it with, see
-            :func:`~projunn_lightning.nn.make_cell`.
+            :func:`~projunn_lightning.nn.make_rnn`.
         nonlinearity: ``"modrelu"``, ``"relu"``, ``"tanh"`` or ``"identity"``; None for the cell's own.
         init: of the recurrent weights, see :func:`~projunn_lightning.orthogonal`.
         capacity: layers of the cell ``eunn``, reflections of ``ornn``, period of ``dtriv``; None for the cell's own.
@@ -69,7 +69,7 @@ class SequenceModel(Supervised):
         self.input_size = input_size
         self.task = task
         self.output = output
-        self.rnn = make_cell(
+        self.rnn = make_rnn(
             cell,
             input_size,
             hidden_size,
@@ -98,7 +98,7 @@ class SequenceModel(Supervised):
         try:
             return F.one_hot(input.long(), self.input_size).to(self.readout.weight.dtype)
         except RuntimeError as error:
-            raise ValueError(
+            raise ProjUNNError(
                 f"an input is no integer from 0 to input_size - 1 = {self.input_size - 1}: {error}"
             ) from None
 
@@ -106,7 +106,7 @@ class SequenceModel(Supervised):
         """Cross-entropy over all steps, or mean squared error."""
         expected = output.shape if self.task == "regression" else output.shape[:-1]
         if target.shape != expected:
-            raise ValueError(
+            raise ProjUNNError(
                 f"a {self.task} target must have shape {tuple(expected)} for output={self.output!r} and "
                 f"output_size={output.shape[-1]}, found {tuple(target.shape)}"
             )
@@ -117,10 +117,10 @@ class SequenceModel(Supervised):
 
 def _check_choices(task: str, output: str, output_size: int) -> None:
     if task not in ("classification", "regression"):
-        raise ValueError(f"unknown task {task!r}, expected classification or regression")
+        raise ProjUNNError(f"unknown task {task!r}, expected classification or regression")
     if output not in ("sequence", "last"):
-        raise ValueError(f"unknown output {output!r}, expected sequence or last")
+        raise ProjUNNError(f"unknown output {output!r}, expected sequence or last")
     fewest = 2 if task == "classification" else 1
-    given(output_size=output_size)
+    not_none(output_size=output_size)
     if output_size < fewest:
-        raise ValueError(f"output_size must be {fewest} or more for {task}, found {output_size}")
+        raise ProjUNNError(f"output_size must be {fewest} or more for {task}, found {output_size}")

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchmetrics import MeanAbsoluteError, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from projunn_lightning._checks import finite
+from projunn_lightning.errors import ProjUNNError, non_negative
 from projunn_lightning.models._fsdp import shard_
 
 
@@ -30,9 +30,9 @@ class Supervised(LightningModule):
 
     def __init__(self, learning_rate: float, num_classes: int | None, ignore_index: int | None = None) -> None:
         super().__init__()
-        finite(learning_rate=learning_rate)
+        non_negative(learning_rate=learning_rate)
         if ignore_index is not None and abs(ignore_index) >= 2**63:
-            raise ValueError(f"ignore_index must be a class, found {ignore_index}")
+            raise ProjUNNError(f"ignore_index must be a class, found {ignore_index}")
         self.learning_rate = learning_rate
         self.num_classes = num_classes
         # The loss refuses what is no class; torchmetrics' own check would wait for the device at every step.
@@ -73,7 +73,7 @@ class Supervised(LightningModule):
 
     def _step(self, batch: tuple[Tensor, Tensor], stage: str) -> Tensor:
         if len(batch) != 2:
-            raise ValueError(f"a batch must be (input, target), found {len(batch)} parts")
+            raise ProjUNNError(f"a batch must be (input, target), found {len(batch)} parts")
         input, target = batch
         output = self(input)
         loss = self.loss(output, target)
@@ -107,4 +107,4 @@ def cross_entropy(output: Tensor, target: Tensor, option: str) -> Tensor:
             output, target = output.flatten(0, -2), target.flatten()
         return F.cross_entropy(output, target)
     except IndexError as error:
-        raise ValueError(f"a target is no class below {option} = {output.shape[-1]}: {error}") from None
+        raise ProjUNNError(f"a target is no class below {option} = {output.shape[-1]}: {error}") from None

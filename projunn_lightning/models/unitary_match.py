@@ -8,8 +8,8 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from projunn_lightning._checks import at_least, finite
 from projunn_lightning.constraint import Init, orthogonal
+from projunn_lightning.errors import ProjUNNError, at_least, non_negative
 from projunn_lightning.models._fsdp import shard_
 
 
@@ -31,7 +31,7 @@ class UnitaryMatch(LightningModule):
     ) -> None:
         super().__init__()
         at_least(1, size=size)
-        finite(learning_rate=learning_rate)
+        non_negative(learning_rate=learning_rate)
         self.save_hyperparameters()
         self.learning_rate = learning_rate
         self.weight = nn.Parameter(torch.empty(size, size, dtype=torch.complex64 if complex else torch.float32))
@@ -45,7 +45,7 @@ class UnitaryMatch(LightningModule):
         """``|W x - y|^2``, averaged over the batch."""
         input, target = batch
         if input.shape[-1:] != self.weight.shape[1:]:
-            raise ValueError(f"input must be (B, {len(self.weight)}), found {tuple(input.shape)}")
+            raise ProjUNNError(f"input must be (B, {len(self.weight)}), found {tuple(input.shape)}")
         return (self(input) - target).abs().square().sum(-1).mean()
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:

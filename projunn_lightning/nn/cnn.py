@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from projunn_lightning._checks import at_least
+from projunn_lightning.errors import at_least
 from projunn_lightning.nn.orthogonal_conv import Init, OrthogonalConv2d
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from projunn_lightning._checks import at_least, fraction
+from projunn_lightning.errors import ProjUNNError, at_least, probability
 from projunn_lightning.functional.recurrence import Nonlinearity, recurrence
 from projunn_lightning.nn._precision import taking_complex_along
 
@@ -140,18 +140,20 @@ class ElmanRNN(nn.Module, ABC):
         if not isinstance(input, Tensor):
             raise TypeError(f"{name} takes a tensor, found {type(input).__name__}; pad packed sequences first")
         if not self.weight_ih_l0.is_complex() and (input.is_complex() or (state is not None and state.is_complex())):
-            raise ValueError(f"input and state of a real {name} must be real; give it a complex dtype for complex ones")
+            raise ProjUNNError(
+                f"input and state of a real {name} must be real; give it a complex dtype for complex ones"
+            )
         order = "(B, T, I)" if self.batch_first else "(T, B, I)"
         if input.ndim not in (2, 3) or input.shape[-1] != self.input_size:
-            raise ValueError(
+            raise ProjUNNError(
                 f"input must be {order} or (T, I) with I = {self.input_size} features, found {tuple(input.shape)}"
             )
         if input.shape[-2 if input.ndim == 2 or self.batch_first else 0] == 0:
-            raise ValueError(f"input must have at least one time step, found {tuple(input.shape)}")
+            raise ProjUNNError(f"input must have at least one time step, found {tuple(input.shape)}")
         batch = () if input.ndim == 2 else (input.shape[0 if self.batch_first else 1],)
         expected = (self.num_layers, *batch, self.hidden_size)
         if state is not None and state.shape != expected:
-            raise ValueError(f"the initial state must have shape {expected}, found {tuple(state.shape)}")
+            raise ProjUNNError(f"the initial state must have shape {expected}, found {tuple(state.shape)}")
 
     def extra_repr(self) -> str:
         return (
@@ -165,7 +167,9 @@ def _check_options(
 ) -> None:
     at_least(1, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
     if nonlinearity not in get_args(Nonlinearity):
-        raise ValueError(f"unknown nonlinearity {nonlinearity!r}, expected one of {', '.join(get_args(Nonlinearity))}")
+        raise ProjUNNError(
+            f"unknown nonlinearity {nonlinearity!r}, expected one of {', '.join(get_args(Nonlinearity))}"
+        )
     if nonlinearity == "modrelu" and not bias:
-        raise ValueError("modReLU without its bias is the identity: pass nonlinearity='identity' or bias=True")
-    fraction(dropout=dropout)
+        raise ProjUNNError("modReLU without its bias is the identity: pass nonlinearity='identity' or bias=True")
+    probability(dropout=dropout)

@@ -8,9 +8,9 @@ from typing import Literal, Self, get_args
 import torch
 from torch import Tensor, nn
 
-from projunn_lightning._checks import at_least, pair
 from projunn_lightning.constraint import orthogonal
-from projunn_lightning.functional import _exported
+from projunn_lightning.errors import ProjUNNError, at_least, pair
+from projunn_lightning.functional import _export
 from projunn_lightning.functional._convolution import convolve, fill, sizes
 from projunn_lightning.nn._precision import taking_complex_along
 
@@ -102,14 +102,16 @@ class OrthogonalConv2d(nn.Module):
             ValueError: if the input has another shape, or is complex where the layer is real.
         """
         if input.ndim != 4 or input.shape[1:] != (self.in_channels, *self.size):
-            raise ValueError(
+            raise ProjUNNError(
                 f"input must be (B, {self.in_channels}, {self.size[0]}, {self.size[1]}), the size that this layer was "
                 f"built for, found {tuple(input.shape)}"
             )
         if input.is_complex() and not self.is_complex:
-            raise ValueError("images of a real OrthogonalConv2d must be real; give it a complex dtype for complex ones")
+            raise ProjUNNError(
+                "images of a real OrthogonalConv2d must be real; give it a complex dtype for complex ones"
+            )
         if torch.compiler.is_exporting():
-            output = _exported.convolve(input, self._spectrum_parts(), real=not self.is_complex)
+            output = _export.convolve(input, self._spectrum_parts(), real=not self.is_complex)
         elif self.is_complex:
             columns = torch.fft.fft2(input).flatten(2).permute(2, 1, 0)  # to one matrix product a frequency
             output = torch.fft.ifft2((self.spectrum() @ columns).permute(2, 1, 0).unflatten(2, self.size))
@@ -132,10 +134,10 @@ class OrthogonalConv2d(nn.Module):
         inner = sizes(*self.size)[0]
         return fill((weight[:inner], weight[inner:], self.weight_real), *self.size).flatten(0, 1)
 
-    def _spectrum_parts(self) -> _exported.Pair:
+    def _spectrum_parts(self) -> _export.Pair:
         """:meth:`spectrum`, ``(H, columns, out, in)``, as its real and its imaginary part."""
         height, width = self.size
-        real, imag = _exported.parts(self._complex_weight())
+        real, imag = _export.parts(self._complex_weight())
         if self.is_complex:
             return real.unflatten(0, self.size), imag.unflatten(0, self.size)
         inner, own = sizes(*self.size)[0], self.weight_real
@@ -178,9 +180,9 @@ class OrthogonalConv2d(nn.Module):
     def _check_options(self, init: Init) -> None:
         at_least(1, in_channels=self.in_channels, stride=self.stride, size=min(self.size))
         if init not in get_args(Init):
-            raise ValueError(f"unknown init {init!r}, expected {' or '.join(get_args(Init))}")
+            raise ProjUNNError(f"unknown init {init!r}, expected {' or '.join(get_args(Init))}")
         if self.out_channels < self.in_channels:
-            raise ValueError(
+            raise ProjUNNError(
                 f"out_channels must be at least in_channels = {self.in_channels}, found {self.out_channels}: fewer "
                 "cannot keep the norm of every input"
             )

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from fits import Net, Validated, error, loader, steps, trainer
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import (
     BackboneFinetuning,
@@ -23,6 +22,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from torch.utils.checkpoint import checkpoint
 
 from projunn_lightning import ConstraintError, ProjUNN, orthogonal
+from tests.support.fits import Net, Validated, error, loader, steps, trainer
 
 PATTERNS = ["first.weight", "second.weight"]
 

@@ -10,16 +10,16 @@ import time
 
 import pytest
 import torch
-from fits import Net, error, loader, steps, trainer
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import HalfPrecision, MixedPrecision
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
-import projunn_lightning.projector
-import projunn_lightning.update
+import projunn_lightning.optim.projector
+import projunn_lightning.optim.step
 from projunn_lightning import ConstraintError, Projector, ProjUNN
+from tests.support.fits import Net, error, loader, steps, trainer
 
 PATTERNS = ["first.weight", "second.weight"]  # of one shape, and so updated together
 
@@ -165,7 +165,7 @@ class TestExceptions:
         assert error(resumed.first.weight) < 1e-6
 
     def test_at_any_line_of_a_step_leave_unitary_weights(self):
-        files = {module.__file__ for module in (projunn_lightning.projector, projunn_lightning.update)}
+        files = {module.__file__ for module in (projunn_lightning.optim.projector, projunn_lightning.optim.step)}
         files.add(sys.modules["torch.optim.sgd"].__file__)
 
         def interrupted_at(line):

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from fits import Net, error, loader, steps, trainer
 from lightning.pytorch import Callback
 from torch import nn
 
 from projunn_lightning import ConstraintError, Projector, ProjUNN, orthogonal
+from tests.support.fits import Net, error, loader, steps, trainer
 
 
 def attached(model, patterns=None, optimizer=torch.optim.SGD, **options):

@@ -1,12 +1,12 @@
 """Predictions in a file."""
 
-import distributed_runs
 import pytest
 import torch
-from fits import Net, trainer
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, TensorDataset
 
 from projunn_lightning import PredictionWriter
+from tests.support import distributed_runs
+from tests.support.fits import Net, trainer
 
 X = torch.arange(40.0).reshape(10, 4)
 

@@ -207,7 +207,7 @@ def test_refuses_what_cannot_be_constrained_and_leaves_weights_and_files(options
     ("options", "message"),
     [
         ({"rank": 0}, "rank must be a whole number of 1"),
-        ({"variant": "qr"}, "unknown variant 'qr'"),
+        ({"retraction": "qr"}, "unknown retraction 'qr'"),
         ({"sampler": "x"}, "unknown sampler"),
     ],
     ids=str,

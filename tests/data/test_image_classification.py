@@ -1,9 +1,9 @@
 import pytest
 import torch
-from image_folders import write_folder
 
 from projunn_lightning import ImageClassification
 from projunn_lightning.data.image_classification import channel_statistics
+from tests.support.image_folders import write_folder
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ import pickle
 import datasets
 import pytest
 import torch
-from image_folders import write_folder
 from lightning.pytorch import Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 from torch import nn
 
 from projunn_lightning import ImageClassification, PixelSequence
+from tests.support.image_folders import write_folder
 
 TASKS = [PixelSequence, ImageClassification]
 

@@ -7,11 +7,11 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from image_folders import labels_of, random_images, write_folder, write_split
 from PIL import Image
 
 from projunn_lightning.data import images as module
 from projunn_lightning.data.images import load_images
+from tests.support.image_folders import labels_of, random_images, write_folder, write_split
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from image_folders import write_folder
 
 from projunn_lightning import PixelSequence
+from tests.support.image_folders import write_folder
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles import batches, seeds, shapes
 
 from projunn_lightning.functional import init, unitarity_error
+from tests.support.oracles import batches, seeds, shapes
 
 INITS = {"haar": init.haar_, "henaff": init.henaff_, "cayley": init.cayley_, "identity": init.identity_}
 

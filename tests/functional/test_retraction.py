@@ -2,7 +2,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles import (
+
+from projunn_lightning.functional import cayley, projunn_d, projunn_t, unitarity_error
+from tests.support.oracles import (
     DTYPES,
     ORACLES,
     SHAPES,
@@ -14,43 +16,41 @@ from oracles import (
     shapes,
 )
 
-from projunn_lightning.functional import cayley, projunn_d, projunn_t, unitarity_error
-
-RETRACTIONS = {"tangent": projunn_t, "direct": projunn_d, "cayley": cayley}
-every_variant = pytest.mark.parametrize("variant", RETRACTIONS)
+RETRACTIONS = {"exponential": projunn_t, "polar": projunn_d, "cayley": cayley}
+every_retraction = pytest.mark.parametrize("retraction", RETRACTIONS)
 
 
-@every_variant
+@every_retraction
 @pytest.mark.parametrize("rank", [1, 2, 4, 8])
 @pytest.mark.parametrize("norm", [0.0, 1e-8, 1e-3, 0.5, 3.0, 10.0])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_equals_the_dense_formula(variant, rank, norm, dtype, shape):
+def test_equals_the_dense_formula(retraction, rank, norm, dtype, shape):
     weight = random_weight(shape, dtype)
     a, b = random_update(shape, dtype, rank, norm)
-    new = RETRACTIONS[variant](weight, a, b)
-    torch.testing.assert_close(new, ORACLES[variant](weight, a @ b.mH), atol=1e-10, rtol=0)
+    new = RETRACTIONS[retraction](weight, a, b)
+    torch.testing.assert_close(new, ORACLES[retraction](weight, a @ b.mH), atol=1e-10, rtol=0)
     assert unitarity_error(new).max() < 1e-13
 
 
-@every_variant
+@every_retraction
 @given(shape=shapes, batch=batches, norm=norms, complex=st.booleans(), single=st.booleans(), seed=seeds, data=st.data())
-def test_stays_unitary_and_keeps_shape_and_dtype(variant, shape, batch, norm, complex, single, seed, data):
+def test_stays_unitary_and_keeps_shape_and_dtype(retraction, shape, batch, norm, complex, single, seed, data):
     torch.manual_seed(seed)
     dtype = (
         (torch.complex64 if complex else torch.float32) if single else (torch.complex128 if complex else torch.float64)
     )
     rank = data.draw(st.integers(1, min(shape)))
     weight = random_weight((*batch, *shape), dtype)
-    new = RETRACTIONS[variant](weight, *random_update((*batch, *shape), dtype, rank, norm))
+    new = RETRACTIONS[retraction](weight, *random_update((*batch, *shape), dtype, rank, norm))
     assert new.shape == weight.shape
     assert new.dtype == dtype
     assert unitarity_error(new).max() < (1e-5 if single else 1e-13)
 
 
-@every_variant
+@every_retraction
 @given(shape=shapes, complex=st.booleans(), single=st.booleans(), seed=seeds, data=st.data())
-def test_a_zero_update_gives_every_bit_of_the_weight_back(variant, shape, complex, single, seed, data):
+def test_a_zero_update_gives_every_bit_of_the_weight_back(retraction, shape, complex, single, seed, data):
     torch.manual_seed(seed)
     dtype = (
         (torch.complex64 if complex else torch.float32) if single else (torch.complex128 if complex else torch.float64)
@@ -58,10 +58,10 @@ def test_a_zero_update_gives_every_bit_of_the_weight_back(variant, shape, comple
     weight = random_weight(shape, dtype)
     rank = data.draw(st.integers(1, min(shape)))
     a, b = random_update(shape, dtype, rank, 0.0)
-    assert torch.equal(RETRACTIONS[variant](weight, a, b), weight)
+    assert torch.equal(RETRACTIONS[retraction](weight, a, b), weight)
 
 
-@every_variant
+@every_retraction
 @given(
     shape=shapes,
     scale=st.floats(-0.9, 10).filter(lambda s: abs(s) > 1e-8),
@@ -70,7 +70,7 @@ def test_a_zero_update_gives_every_bit_of_the_weight_back(variant, shape, comple
     seed=seeds,
     data=st.data(),
 )
-def test_b_parallel_to_the_pulled_back_update_is_no_special_case(variant, shape, scale, phase, complex, seed, data):
+def test_b_parallel_to_the_pulled_back_update_is_no_special_case(retraction, shape, scale, phase, complex, seed, data):
     """W^H a = b z, so that the basis [b, W^H a] has rank k and not 2 k."""
     torch.manual_seed(seed)
     dtype = torch.complex128 if complex else torch.float64
@@ -83,19 +83,19 @@ def test_b_parallel_to_the_pulled_back_update_is_no_special_case(variant, shape,
     else:
         a = random_update(shape[::-1], dtype, rank, 1.0)[1]
         b = weight.mH @ a * z
-    new = RETRACTIONS[variant](weight, a, b)
-    torch.testing.assert_close(new, ORACLES[variant](weight, a @ b.mH), atol=1e-10, rtol=0)
+    new = RETRACTIONS[retraction](weight, a, b)
+    torch.testing.assert_close(new, ORACLES[retraction](weight, a @ b.mH), atol=1e-10, rtol=0)
     assert unitarity_error(new) < 1e-13
 
 
-@every_variant
+@every_retraction
 @pytest.mark.parametrize("norm", [10.0, 1e3, 1e6])
 @pytest.mark.parametrize("rank", [1, 4])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64], ids=str)
 @pytest.mark.parametrize("shape", [(24, 24), (32, 24), (24, 32), (25, 24)], ids=str)
-def test_float32_stays_unitary_whatever_the_size_of_the_update(variant, norm, rank, dtype, shape):
+def test_float32_stays_unitary_whatever_the_size_of_the_update(retraction, norm, rank, dtype, shape):
     weight = random_weight((100, *shape), dtype)
-    new = RETRACTIONS[variant](weight, *random_update((100, *shape), dtype, rank, norm))
+    new = RETRACTIONS[retraction](weight, *random_update((100, *shape), dtype, rank, norm))
     assert unitarity_error(new).max() < 2e-6
 
 
@@ -120,7 +120,7 @@ def test_direct_projection_of_a_singular_matrix_is_not_finite_rather_than_wrong(
     assert not torch.isfinite(projunn_d(weight, -b, b)).all()
 
 
-@every_variant
-def test_refuses_factors_of_other_shapes(variant):
+@every_retraction
+def test_refuses_factors_of_other_shapes(retraction):
     with pytest.raises(ValueError, match=r"a of shape \(\*, 4, k\) and b of shape \(\*, 3, k\).*found \(3, 1\)"):
-        RETRACTIONS[variant](torch.eye(4, 3), torch.zeros(3, 1), torch.zeros(3, 1))
+        RETRACTIONS[retraction](torch.eye(4, 3), torch.zeros(3, 1), torch.zeros(3, 1))

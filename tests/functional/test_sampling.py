@@ -2,9 +2,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles import batches, seeds, shapes
 
 from projunn_lightning.functional import rank_k
+from tests.support.oracles import batches, seeds, shapes
 
 SAMPLERS = ["lsi", "column", "svd", "subspace"]
 every_sampler = pytest.mark.parametrize("sampler", SAMPLERS)

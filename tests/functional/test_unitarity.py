@@ -1,6 +1,5 @@
 import pytest
 import torch
-from oracles import DTYPES, SHAPES, random_weight
 
 from projunn_lightning.functional import (
     estimate_unitarity_error,
@@ -8,6 +7,7 @@ from projunn_lightning.functional import (
     newton_schulz,
     unitarity_error,
 )
+from tests.support.oracles import DTYPES, SHAPES, random_weight
 
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from image_folders import labels_of, random_images, write_split
 from lightning.pytorch import LightningDataModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -9,6 +8,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from projunn_lightning import ImageClassification, ImageClassifier, ProjUNN
 from projunn_lightning.functional import unitarity_error
 from projunn_lightning.nn import OrthogonalConv2d, PlainCNN, ResNet9
+from tests.support.image_folders import labels_of, random_images, write_split
 
 SMALL = {"architecture": "plain", "in_channels": 1, "size": (6, 5), "num_classes": 4, "depth": 2, "width": 6}
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}

@@ -6,7 +6,7 @@ from lightning.pytorch import Trainer
 
 from projunn_lightning import AddingProblem, CopyingMemory, ProjUNN, SequenceModel
 from projunn_lightning.functional import unitarity_error
-from projunn_lightning.nn.cells import Cell
+from projunn_lightning.nn.rnns import Cell
 
 
 def trainer(*callbacks, **options):

@@ -51,11 +51,11 @@ def test_the_real_operator_stays_orthogonal_through_200_steps(size, channels):
         assert (operator(layer) - start).abs().max() > 0.01
 
 
-@pytest.mark.parametrize("variant", ["direct", "cayley"])
+@pytest.mark.parametrize("retraction", ["polar", "cayley"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64], ids=str)
-def test_so_does_it_with_other_variants_and_complex_images(variant, dtype):
+def test_so_does_it_with_other_variants_and_complex_images(retraction, dtype):
     layer = OrthogonalConv2d(2, 3, (5, 4), dtype=dtype)
-    train(layer, steps=50, variant=variant)
+    train(layer, steps=50, retraction=retraction)
     assert (torch.linalg.svdvals(operator(layer)) - 1).abs().max() < 1e-4
 
 

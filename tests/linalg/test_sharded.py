@@ -1,0 +1,105 @@
+"""Weights that are spread over ranks as DTensors."""
+
+import re
+
+import pytest
+import torch
+
+from tests.support import sharded_runs
+
+SHARDED = {  # shape, the dim along which it is sharded, the number of matrices stacked along dim 0
+    "square by rows": ((12, 12), 0, 1),
+    "tall, unevenly": ((13, 7), 0, 1),
+    "wide": ((7, 13), 0, 1),
+    "square by columns": ((12, 12), 1, 1),
+    "tall by columns": ((13, 7), 1, 1),
+    "wide by columns": ((7, 13), 1, 1),
+    "stacked": ((20, 5), 0, 4),
+    "stacked, cut within a matrix": ((15, 5), 0, 3),
+    "stacked by columns": ((15, 5), 1, 3),
+    "a batch": ((5, 4, 4), 0, 1),
+    "kernels": ((8, 3, 3, 3), 0, 1),
+    "kernels by channels": ((8, 3, 3, 3), 1, 1),
+    "nothing on the last rank": ((1, 9), 0, 1),
+}
+
+
+def agree(world, shape, dim, chunks=1, dtype=torch.float64, **options):
+    """Whether the sharded run gives every rank the same bits, and those of a whole weight to rounding."""
+    first, second = world(sharded_runs.trained, shape, dim, dtype, chunks, **options)
+    assert torch.equal(first, second)
+    alone = sharded_runs.trained(shape, None, dtype, chunks, **options)
+    return torch.allclose(first, alone, rtol=0, atol=1e-5 if dtype == torch.float32 else 1e-12)
+
+
+class TestUpdate:
+    @pytest.mark.parametrize("name", SHARDED)
+    def test_is_that_of_a_whole_weight(self, world, name):
+        shape, dim, chunks = SHARDED[name]
+        assert agree(world, shape, dim, chunks)
+
+    @pytest.mark.parametrize("retraction", ["polar", "exponential", "cayley"])
+    @pytest.mark.parametrize("sampler", ["lsi", "column", "subspace"])
+    @pytest.mark.parametrize("name", ["tall, unevenly", "wide", "stacked, cut within a matrix"])
+    def test_by_every_variant_and_sampler(self, world, name, sampler, retraction):
+        shape, dim, chunks = SHARDED[name]
+        assert agree(world, shape, dim, chunks, retraction=retraction, sampler=sampler, rank=3)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.complex128])
+    def test_in_single_precision_and_of_complex_weights(self, world, dtype):
+        assert agree(world, (12, 12), 0, dtype=dtype)
+
+    def test_is_summed_over_the_ranks_that_share_a_weight_alone(self, world):
+        (error, first), (_, second) = world(sharded_runs.replicated)
+        assert error < 1e-12
+        assert torch.equal(first, second)
+
+    @pytest.mark.parametrize("retraction", ["polar", "exponential", "cayley"])
+    def test_no_rank_makes_or_sends_more_than_its_part(self, world, retraction):
+        n, rank = 256, 2
+        for made, communicated, correcting in world(sharded_runs.largest_tensors, n, retraction, rank):
+            assert made == n * n // 2  # its part
+            assert 0 < communicated <= 2 * rank * n
+            assert communicated < correcting <= 64 * n
+
+
+class TestTheWayBackToTheManifold:
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64])
+    @pytest.mark.parametrize(
+        ("shape", "dim", "scale"),
+        [((12, 12), 0, 1.0), ((150, 130), 0, 1e-4), ((90, 150), 0, 1e3), ((90, 150), 1, 1.0), ((5, 70, 70), 0, 1.0)],
+        ids=str,
+    )
+    def test_a_weight_chosen_by_pattern_starts_from_its_nearest_unitary_one(self, world, shape, dim, scale, dtype):
+        eps = torch.finfo(dtype).eps
+        for distance, error, reported in world(sharded_runs.made_unitary, shape, dim, scale, dtype):
+            assert distance < 100 * eps
+            assert error < 10 * eps
+            assert reported < 10 * eps
+
+    @pytest.mark.parametrize(("shape", "dim"), [((12, 12), 0), ((150, 130), 1), ((90, 150), 0)], ids=str)
+    def test_drift_is_corrected(self, world, shape, dim):
+        for before, after, corrections in world(sharded_runs.drifting, shape, dim):
+            assert before > 1e-3
+            assert after < 1e-6
+            assert corrections == 1
+
+    def test_a_weight_that_has_become_singular_is_an_error(self, world):
+        for found in world(sharded_runs.zeroed):
+            assert "weight: a sharded weight is singular" in found
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("svd", "sampler 'svd' needs the whole update of weight on one rank"),
+        ("partial", "weight is a DTensor that cannot be kept orthogonal: its placements"),
+        ("init", "init 'haar' needs the whole weight, which is sharded already: declare it"),
+        ("singular", "a sharded weight is singular, or nearly"),
+        ("not finite", "weight holds values that are not finite"),
+        ("flat", "part of a flat parameter and no matrix any more. .* shard by FSDP2 instead"),
+    ],
+)
+def test_refuses_on_every_rank(world, what, message):
+    for found in world(sharded_runs.refused, what):
+        assert re.match(f"ConstraintError: .*{message}", found)

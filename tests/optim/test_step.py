@@ -1,0 +1,125 @@
+import pytest
+import torch
+from torch import nn
+
+from projunn_lightning import Projector, orthogonal
+from projunn_lightning.functional import unitarity_error
+from projunn_lightning.optim import step as update
+
+
+def layers(*shapes, dtype=torch.float64):
+    torch.manual_seed(0)
+    return nn.ModuleList(
+        orthogonal(nn.Linear(p, n, bias=False, dtype=dtype), init="haar" if n >= p else "polar") for n, p in shapes
+    )
+
+
+def trained(model, steps=5, **options):
+    """Weights after some steps with given gradients."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    projector = Projector(model, **options).attach(optimizer)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(steps):
+        for parameter in model.parameters():
+            parameter.grad = torch.randn(parameter.shape, dtype=parameter.dtype, generator=generator)
+        optimizer.step()
+    return projector, [parameter.detach() for parameter in model.parameters()]
+
+
+SHAPES = [(6, 6), (6, 6), (7, 4), (6, 6), (4, 7), (7, 4)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+@pytest.mark.parametrize("rank", [1, 3])
+@pytest.mark.parametrize("sampler", ["lsi", "column", "svd", "subspace"])
+@pytest.mark.parametrize("retraction", ["exponential", "polar", "cayley"])
+def test_small_weights_of_a_shape_in_a_batch_come_out_as_one_by_one(dtype, rank, sampler, retraction, monkeypatch):
+    options = {"rank": rank, "sampler": sampler, "retraction": retraction}
+    _, together = trained(layers(*SHAPES, dtype=dtype), **options)
+    monkeypatch.setattr(update, "SMALL", 0)
+    _, alone = trained(layers(*SHAPES, dtype=dtype), **options)
+    torch.testing.assert_close(together, alone)
+    assert all(unitarity_error(weight) < 1e-13 for weight in together)
+
+
+def test_they_are_taken_in_one_call_and_large_ones_one_by_one(monkeypatch):
+    shapes = []
+    rank_k = update.rank_k
+    monkeypatch.setattr(
+        update, "rank_k", lambda d, *args, **kw: (shapes.append(tuple(d.shape)), rank_k(d, *args, **kw))[1]
+    )
+    trained(layers(*SHAPES), steps=1)
+    assert sorted(shapes) == [(2, 7, 4), (3, 6, 6), (4, 7)]
+    shapes.clear()
+    monkeypatch.setattr(update, "SMALL", 30)
+    trained(layers(*SHAPES), steps=1)
+    assert sorted(shapes) == [(2, 7, 4), (4, 7), (6, 6), (6, 6), (6, 6)]
+
+
+@pytest.mark.parametrize("sampler", ["lsi", "subspace"])
+def test_one_of_a_batch_that_is_not_finite_leaves_the_others_alone(sampler):
+    outcomes = []
+    for bad in (1.0, torch.nan):
+        model = layers((6, 6), (6, 6))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        projector = Projector(model, sampler=sampler).attach(optimizer)
+        first, second = model.parameters()
+        before = first.detach().clone()
+        first.grad, second.grad = torch.full_like(first, bad), torch.ones_like(second)
+        optimizer.step()
+        outcomes.append(second.detach())
+    assert torch.equal(first, before)
+    assert torch.equal(*outcomes)
+    assert [int(state["skipped"]) for state in projector.state_dict().values()] == [1, 0]
+
+
+def test_an_interrupt_in_its_midst_leaves_all_weights_and_counts_as_before_the_step(monkeypatch):
+    model = layers((6, 6), (5, 5))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    projector = Projector(model, sampler="subspace").attach(optimizer)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    first, second = model.parameters()
+    first.grad, second.grad = torch.full_like(first, torch.nan), torch.ones_like(second)
+    calls, change = [], update.low_rank_change
+
+    def interrupted_the_second_time(*args):
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return change(*args)
+
+    monkeypatch.setattr(update, "low_rank_change", interrupted_the_second_time)
+    with pytest.raises(KeyboardInterrupt):
+        optimizer.step()
+    assert all(torch.equal(*pair) for pair in zip(model.parameters(), before, strict=True))
+    assert all((s["step"], int(s["skipped"]), s["basis"]) == (0, 0, None) for s in projector.state_dict().values())
+
+
+def test_an_optimizer_stopped_in_mid_step_leaves_nothing_half_written_after_detach():
+    model = layers((6, 6))
+    (weight,) = model.parameters()
+
+    class Stopped(torch.optim.SGD):
+        def step(self, closure=None):
+            weight.data.add_(1)
+            raise KeyboardInterrupt
+
+    optimizer = Stopped(model.parameters(), lr=0.1)
+    projector = Projector(model).attach(optimizer)
+    before = weight.detach().clone()
+    weight.grad = torch.ones_like(weight)
+    with pytest.raises(KeyboardInterrupt):
+        optimizer.step()
+    projector.detach()
+    assert torch.equal(weight, before)
+
+
+def test_a_snapshot_is_kept_in_the_memory_of_the_last_one():
+    weight = update.Weight("w", update.Constraint(), declared=True)
+    weight.snapshot(torch.ones(2, 2))
+    memory = weight.before.data_ptr()
+    weight.snapshot(torch.zeros(2, 2))
+    assert weight.before.data_ptr() == memory
+    assert torch.equal(weight.before, torch.zeros(2, 2))
+    weight.snapshot(torch.zeros(2, 2, dtype=torch.float64))
+    assert weight.before.dtype == torch.float64

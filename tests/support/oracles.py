@@ -1,0 +1,56 @@
+"""The plain dense formulas that every fast path is compared with, and strategies that draw their inputs."""
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from projunn_lightning.functional import init, nearest_unitary
+
+
+def tangent(weight: Tensor, update: Tensor) -> Tensor:
+    """exp(A) W with A = (D W^H - W D^H) / 2, by the dense matrix exponential."""
+    if weight.shape[-2] < weight.shape[-1]:
+        return tangent(weight.mH, update.mH).mH
+    return torch.matrix_exp(_skew(weight, update)) @ weight
+
+
+def direct(weight: Tensor, update: Tensor) -> Tensor:
+    """The polar factor of W + D, by the SVD."""
+    return nearest_unitary(weight + update)
+
+
+def cayley(weight: Tensor, update: Tensor) -> Tensor:
+    """(I - A/2)^-1 (I + A/2) W, by a dense solve."""
+    if weight.shape[-2] < weight.shape[-1]:
+        return cayley(weight.mH, update.mH).mH
+    a = _skew(weight, update)
+    identity = torch.eye(a.shape[-1], dtype=a.dtype)
+    return torch.linalg.solve(identity - a / 2, (identity + a / 2) @ weight)
+
+
+def _skew(weight: Tensor, update: Tensor) -> Tensor:
+    x = update @ weight.mH
+    return (x - x.mH) / 2
+
+
+ORACLES = {"exponential": tangent, "polar": direct, "cayley": cayley}
+
+SHAPES = [(12, 12), (20, 12), (12, 20), (13, 12), (2, 3, 9, 9)]
+DTYPES = [torch.float64, torch.complex128]
+
+
+def random_weight(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    return init.haar_(torch.empty(shape, dtype=dtype))
+
+
+def random_update(shape: tuple[int, ...], dtype: torch.dtype, rank: int, norm: float) -> tuple[Tensor, Tensor]:
+    """a, b with a b^H of the given Frobenius norm, b with orthonormal columns."""
+    a = torch.randn(*shape[:-1], rank, dtype=dtype)
+    a = a * (norm / torch.linalg.matrix_norm(a)[..., None, None])
+    return a, torch.linalg.qr(torch.randn(*shape[:-2], shape[-1], rank, dtype=dtype)).Q
+
+
+shapes = st.tuples(st.integers(1, 12), st.integers(1, 12))
+batches = st.lists(st.integers(1, 3), max_size=2).map(tuple)
+norms = st.one_of(st.just(0.0), st.floats(-8, 1).map(lambda e: 10.0**e))
+seeds = st.integers(0, 2**31)
