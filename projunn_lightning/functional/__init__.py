@@ -1,20 +1,39 @@
 """Pure functions on tensors: the low-rank update, the retractions, unitarity, initialisation, the recurrence."""
 
 from projunn_lightning.functional import init
-from projunn_lightning.functional.modrelu import modrelu
-from projunn_lightning.functional.recurrence import recurrence
-from projunn_lightning.functional.retraction import cayley, projunn_d, projunn_t
-from projunn_lightning.functional.sampling import rank_k
-from projunn_lightning.functional.unitarity import (
-    estimate_unitarity_error,
-    nearest_unitary,
-    newton_schulz,
-    unitarity_error,
+from projunn_lightning.functional.convolution import (
+    assemble_spectrum,
+    circular_convolution,
+    frequency_counts,
 )
+from projunn_lightning.functional.modrelu import modrelu
+from projunn_lightning.functional.recurrence import Nonlinearity, recurrence
+from projunn_lightning.functional.retraction import (
+    RETRACTIONS,
+    Retraction,
+    RetractionName,
+    cayley,
+    projunn_d,
+    projunn_t,
+    retract,
+)
+from projunn_lightning.functional.sampling import SAMPLERS, Sampler, SamplerName, rank_k
+from projunn_lightning.functional.unitarity import estimate_unitarity_error, unitarity_error
+from projunn_lightning.linalg import nearest_unitary, newton_schulz
 
 __all__ = [
+    "RETRACTIONS",
+    "SAMPLERS",
+    "Nonlinearity",
+    "Retraction",
+    "RetractionName",
+    "Sampler",
+    "SamplerName",
+    "assemble_spectrum",
     "cayley",
+    "circular_convolution",
     "estimate_unitarity_error",
+    "frequency_counts",
     "init",
     "modrelu",
     "nearest_unitary",
@@ -23,5 +42,6 @@ __all__ = [
     "projunn_t",
     "rank_k",
     "recurrence",
+    "retract",
     "unitarity_error",
 ]

@@ -1,9 +1,9 @@
 """The circular convolution of real images by the matrices of those frequencies that a real kernel leaves free.
 
-Of the half spectrum (``rfft2``) of an H x W image the columns 0 and, for an even W, W/2 are their own mirror images:
-frequency (-i, j) is the conjugate of (i, j), and rows 0 and, for an even H, H/2 are real. A half spectrum, of images or
-of matrices, therefore has three parts: the ``inner`` columns, the free ``half`` of each edge column, and its ``own``
-(self-conjugate) entries. The products are taken part by part: the conjugates are never computed.
+In the half spectrum (``rfft2``) of an H x W image, column 0 and, for an even W, column W/2 are their own mirror images:
+there frequency (-i, j) is the conjugate of (i, j), and rows 0 and, for an even H, H/2 are real. A half spectrum, of
+images or of matrices, therefore has three parts: the ``inner`` columns, the free ``half`` of each edge column, and the
+``self_conjugate`` frequencies. The products are computed part by part, and the conjugates never are.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ from torch import Tensor
 Parts = tuple[Tensor, Tensor, Tensor]
 
 
-def sizes(height: int, width: int) -> tuple[int, int, int]:
-    """How many frequencies are inner, halves of edge columns, and self-conjugate.
+def frequency_counts(height: int, width: int) -> tuple[int, int, int]:
+    """The numbers of frequencies of a real H x W image that are inner, in the half of an edge column, self-conjugate.
 
-    >>> sizes(3, 2)  # (1, 0) and (1, 1) are free, (2, .) their conjugates, (0, .) real
+    >>> frequency_counts(3, 2)  # (1, 0) and (1, 1) are free, (2, .) their conjugates, (0, .) real
     (0, 2, 2)
     """
-    edges, own = 2 - width % 2, 2 - height % 2
-    return (width - 1) // 2 * height, edges * ((height - 1) // 2), edges * own
+    edges, self_conjugate = 2 - width % 2, 2 - height % 2
+    return (width - 1) // 2 * height, edges * ((height - 1) // 2), edges * self_conjugate
 
 
 def split(spectrum: Tensor, height: int, width: int) -> Parts:
-    """The three parts, ``(frequencies, *)``, of a half spectrum ``(H, W // 2 + 1, *)``; own entries as reals."""
+    """The three parts ``(frequencies, *)`` of a half spectrum ``(H, W // 2 + 1, *)``; the last part is real."""
     inner = spectrum[:, 1 : 1 + (width - 1) // 2]
     edge = spectrum[:, :: width // 2] if width % 2 == 0 else spectrum[:, :1]
     half = edge[1 : 1 + (height - 1) // 2]
-    own = edge[:: height // 2] if height % 2 == 0 else edge[:1]
-    return inner.flatten(0, 1), half.flatten(0, 1), own.flatten(0, 1).real
+    self_conjugate = edge[:: height // 2] if height % 2 == 0 else edge[:1]
+    return inner.flatten(0, 1), half.flatten(0, 1), self_conjugate.flatten(0, 1).real
 
 
-def fill(parts: Parts, height: int, width: int, mirror: Callable[[Tensor], Tensor] = torch.conj) -> Tensor:
+def assemble(parts: Parts, height: int, width: int, mirror: Callable[[Tensor], Tensor] = torch.conj) -> Tensor:
     """The half spectrum ``(H, W // 2 + 1, *)`` of its parts; ``mirror`` takes an entry to that of its mirror image."""
-    inner, half, own = parts
+    inner, half, self_conjugate = parts
     edges = 2 - width % 2
-    half, own = half.unflatten(0, (-1, edges)), own.unflatten(0, (-1, edges)).to(inner.dtype)
-    edge = torch.cat([own[:1], half, own[1:], mirror(half.flip(0))])
+    half, self_conjugate = half.unflatten(0, (-1, edges)), self_conjugate.unflatten(0, (-1, edges)).to(inner.dtype)
+    edge = torch.cat([self_conjugate[:1], half, self_conjugate[1:], mirror(half.flip(0))])
     return torch.cat([edge[:, :1], inner.unflatten(0, (height, -1)), edge[:, 1:]], dim=1)
 
 
 def convolve(input: Tensor, weight: Tensor, weight_real: Tensor) -> Tensor:
-    """Images ``(B, I, H, W)`` to ``(B, O, H, W)`` by the matrices of inner and half, and of own frequencies."""
+    """Images ``(B, I, H, W)`` to ``(B, O, H, W)``; ``weight`` holds the matrices of the first two parts."""
     with torch.autocast(input.device.type, enabled=False):
         if input.dtype in (torch.float16, torch.bfloat16):  # what an autocast layer before gives
             input = input.to(weight_real.dtype)
@@ -58,13 +58,13 @@ def _columns(images: Tensor) -> Parts:
 
 
 def _images(parts: Parts, height: int, width: int) -> Tensor:
-    return torch.fft.irfft2(fill(parts, height, width).permute(3, 2, 0, 1).contiguous(), s=(height, width))
+    return torch.fft.irfft2(assemble(parts, height, width).permute(3, 2, 0, 1).contiguous(), s=(height, width))
 
 
 def _forward(input: Tensor, weight: Tensor, weight_real: Tensor) -> tuple[Tensor, Parts]:
-    inner, half, own = columns = _columns(input)
+    inner, half, self_conjugate = columns = _columns(input)
     count = len(inner)
-    products = weight[:count] @ inner, weight[count:] @ half, weight_real @ own
+    products = weight[:count] @ inner, weight[count:] @ half, weight_real @ self_conjugate
     return _images(products, *input.shape[-2:]), columns
 
 
@@ -93,7 +93,7 @@ def _differentiable_gradients(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  
 
 
 def _gradients(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
-    _, weight, weight_real, inner, half, own = ctx.saved_tensors
+    _, weight, weight_real, inner, half, self_conjugate = ctx.saved_tensors
     height, width = grad.shape[-2:]
     count = len(inner)
     grad_inner, grad_half, grad_own = _columns(grad)
@@ -109,5 +109,5 @@ def _gradients(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[
         torch.bmm(grad_inner, inner.mH * twice, out=grad_weight[:count])
         torch.bmm(grad_half, half.mH * twice, out=grad_weight[count:])
     if ctx.needs_input_grad[2]:
-        grad_real = grad_own @ own.mT * scale
+        grad_real = grad_own @ self_conjugate.mT * scale
     return grad_input, grad_weight, grad_real

@@ -1,9 +1,8 @@
-"""Recurrence and circular convolution as an exported program has them: real numbers and common operators alone.
+"""The recurrence and the circular convolution in the form that an exported program contains.
 
 ``torch.export`` keeps neither an operator of this package nor a loop whose length is open, and ONNX has no complex
 numbers. So here a complex tensor is a pair of real ones, a Fourier transform is a product with a matrix of waves, and
-the steps of a recurrence are torch's ``scan``, which ONNX has too. It is for running
-forward alone.
+the steps of a recurrence are torch's ``scan``, which ONNX has too. These functions run forward only.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from torch import Tensor
 Pair = tuple[Tensor, Tensor]
 
 
-def parts(z: Tensor) -> Pair:
+def view_as_pair(z: Tensor) -> Pair:
     """Real and imaginary part."""
     if z.is_complex():
         real, imag = torch.view_as_real(z).unbind(-1)
@@ -25,12 +24,12 @@ def parts(z: Tensor) -> Pair:
     return z, torch.zeros_like(z)
 
 
-def whole(z: Pair) -> Tensor:
+def view_as_complex(z: Pair) -> Tensor:
     """The complex tensor of its parts."""
     return torch.view_as_complex(torch.stack(z, dim=-1))
 
 
-def times(a: Pair, b: Pair) -> Pair:
+def matmul(a: Pair, b: Pair) -> Pair:
     """The matrix product of complex matrices."""
     return a[0] @ b[0] - a[1] @ b[1], a[0] @ b[1] + a[1] @ b[0]
 
@@ -41,12 +40,12 @@ def recurrence(
     """:func:`~projunn_lightning.functional.recurrence`; input and state may be real where the weights are complex."""
     drive: Tensor
     if weight_hh.is_complex():
-        real, imag = times(parts(input), parts(weight_ih.mT))
+        real, imag = matmul(view_as_pair(input), view_as_pair(weight_ih.mT))
         if bias is not None and nonlinearity != "modrelu":
-            real, imag = real + parts(bias)[0], imag + parts(bias)[1]
+            real, imag = real + view_as_pair(bias)[0], imag + view_as_pair(bias)[1]
         # A state is [real | imaginary], and (a + bi)(c + di) the product of [a | b] with [[c, d], [-d, c]].
-        drive, state = torch.cat([real, imag], -1), torch.cat(parts(state), -1)
-        c, d = parts(weight_hh.mT)
+        drive, state = torch.cat([real, imag], -1), torch.cat(view_as_pair(state), -1)
+        c, d = view_as_pair(weight_hh.mT)
         weight = torch.cat([torch.cat([c, d], -1), torch.cat([-d, c], -1)])
     else:
         drive, weight = F.linear(input, weight_ih, None if nonlinearity == "modrelu" else bias), weight_hh.mT
@@ -55,7 +54,7 @@ def recurrence(
     step = steps.get(nonlinearity, _identity)
     # torch's own function compiles the step first, and that fixes the size of the batch.
     _, states = torch.ops.higher_order.scan(step, [state], [drive], (weight, threshold))
-    return whole(states.chunk(2, -1)) if weight_hh.is_complex() else states
+    return view_as_complex(states.chunk(2, -1)) if weight_hh.is_complex() else states
 
 
 def _next(h: Tensor) -> list[Tensor]:
@@ -93,14 +92,14 @@ def convolve(images: Tensor, spectrum: Pair, *, real: bool) -> Tensor:
     """
     height, width = images.shape[-2:]
     kept = spectrum[0].shape[1]
-    a, b = parts(images)
+    a, b = view_as_pair(images)
     rows, columns = _waves(height, height, height, a), _waves(width, kept, width, a)
-    a, b = times(times(rows, (a, b)), columns)
-    a, b = times((a.permute(2, 3, 0, 1), b.permute(2, 3, 0, 1)), (spectrum[0].mT, spectrum[1].mT))
-    a, b = times((rows[0], -rows[1]), (a.permute(2, 3, 0, 1), b.permute(2, 3, 0, 1)))
+    a, b = matmul(matmul(rows, (a, b)), columns)
+    a, b = matmul((a.permute(2, 3, 0, 1), b.permute(2, 3, 0, 1)), (spectrum[0].mT, spectrum[1].mT))
+    a, b = matmul((rows[0], -rows[1]), (a.permute(2, 3, 0, 1), b.permute(2, 3, 0, 1)))
     cos, sin = columns[0].mT / (height * width), -columns[1].mT / (height * width)
     if not real:
-        return whole(times((a, b), (cos, sin)))
+        return view_as_complex(matmul((a, b), (cos, sin)))
     column = torch.arange(kept, device=cos.device)[:, None]
     share = 1 + (2 * column % width != 0).to(cos.dtype)  # twice those that have a mirror image left out
     return a @ (share * cos) - b @ (share * sin)

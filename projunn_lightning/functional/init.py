@@ -5,6 +5,8 @@ Each takes matrices ``(*, n, p)``, real or complex, square, tall or wide, and fi
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Generator, Tensor
 
@@ -74,3 +76,12 @@ def _rotations_(tensor: Tensor, low: float, high: float, generator: Generator | 
         square[..., even + 1, even] = angles.sin()
         square[..., even, even + 1] = -angles.sin()
     return tensor.copy_(square[..., :n, :p])
+
+
+INITS: dict[str, Callable[[Tensor], Tensor]] = {
+    "haar": haar_,
+    "identity": identity_,
+    "henaff": henaff_,
+    "cayley": cayley_,
+}
+"""The initialisations by name: a new one is a function here and an entry."""

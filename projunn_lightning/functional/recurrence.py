@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from projunn_lightning.errors import ProjUNNError
+from projunn_lightning.errors import ProjUNNError, one_of
 from projunn_lightning.functional import _export
 from projunn_lightning.functional._scan import scan
 from projunn_lightning.functional.modrelu import modrelu
@@ -47,10 +47,7 @@ def recurrence(
     There is no second derivative, and ``torch.func`` cannot transform it. In a model that is being exported it consists
     of torch's operators alone, for any T; under ``strict=True`` as the loop written out, for the T of the example.
     """
-    if nonlinearity not in get_args(Nonlinearity):
-        raise ProjUNNError(
-            f"unknown nonlinearity {nonlinearity!r}, expected one of {', '.join(get_args(Nonlinearity))}"
-        )
+    one_of("nonlinearity", nonlinearity, get_args(Nonlinearity))
     if nonlinearity == "modrelu" and bias is None:
         raise ProjUNNError("modReLU needs a bias; without one it is the identity")
     device = input.device.type

@@ -1,5 +1,25 @@
 """How matrices are held, and small dense algebra."""
 
-from projunn_lightning.linalg.random import generator_for
+from projunn_lightning.linalg.dense import Dense, nearest_unitary, newton_schulz
+from projunn_lightning.linalg.holders import matrices_of
+from projunn_lightning.linalg.matrices import Matrices
+from projunn_lightning.linalg.random import Generators, draw_, generator_for, seed_for
+from projunn_lightning.linalg.sharded import reshard
+from projunn_lightning.linalg.small import exp_minus_identity, identity, orthonormalise, polar
 
-__all__ = ["generator_for"]
+__all__ = [
+    "Dense",
+    "Generators",
+    "Matrices",
+    "draw_",
+    "exp_minus_identity",
+    "generator_for",
+    "identity",
+    "matrices_of",
+    "nearest_unitary",
+    "newton_schulz",
+    "orthonormalise",
+    "polar",
+    "reshard",
+    "seed_for",
+]

@@ -1,35 +1,137 @@
-"""Products of a large matrix with a thin one, in the order that reads the large one as it lies in memory."""
+"""Matrices that an ordinary tensor holds."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Self
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from projunn_lightning.linalg.sharded import Matrices
+from projunn_lightning.linalg.matrices import Matrices
+from projunn_lightning.linalg.small import identity
+
+_FAR = 0.5  # |W^H W - I|_F below this bounds every singular value, so that Newton-Schulz converges
 
 
-def times(w: Matrices, x: Tensor) -> Tensor:
-    """``W X`` of W ``(*, n, p)``, often the conjugate transpose of a stored matrix, and X ``(*, p, k)`` of few columns.
+class Dense(Matrices):
+    """Matrices ``(*, n, p)`` as one tensor of that shape; the methods write to its memory."""
 
-    A row-major W times a column or many is what BLAS is made for; a transposed W, or a few columns, take up to five
-    times as long as the same product transposed. A W that is to be conjugated is not, but X is.
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self.shape = tensor.shape
+        self.dtype = tensor.dtype
+        self.device = tensor.device
+
+    @classmethod
+    def holds(cls, tensor: Tensor) -> bool:
+        """True for every tensor: this is the last holder that is asked."""
+        return True
+
+    @classmethod
+    def of(cls, tensor: Tensor, chunks: int, flatten: bool) -> Dense:
+        """The matrices of a parameter, a view of it where its memory layout allows one and otherwise a copy.
+
+        The arguments are those of :func:`~projunn_lightning.linalg.matrices_of`.
+        """
+        if flatten:
+            tensor = tensor.flatten(1)
+        return cls(tensor if chunks == 1 else tensor.reshape(chunks, -1, tensor.shape[-1]))
+
+    @property
+    def mH(self) -> Self:
+        return type(self)(self.tensor.mH)
+
+    def unsqueeze(self) -> Self:
+        return type(self)(self.tensor.unsqueeze(0))
+
+    def matmul(self, x: Tensor) -> Tensor:
+        # A product is fast where it reads a large matrix in the order of its memory. For a transposed W, or for few
+        # columns, BLAS takes up to five times as long as for the same product transposed. A conjugate that torch has
+        # not computed yet is not computed for W either, but for the thin X.
+        w = self.tensor
+        if w.stride(-1) == 1 and x.shape[-1] > 6 and not w.is_conj():
+            return w @ x.contiguous()
+        if w.is_conj():
+            return (x.mH.contiguous() @ w.mH).mH
+        return (x.mT.contiguous() @ w.mT).mT
+
+    def add_product(self, left: Tensor, right: Tensor, out: Self) -> None:
+        w, target = self.tensor, out.tensor
+        if w.ndim > 3 and w.is_contiguous() and target.is_contiguous():
+            w, target, left, right = (x.flatten(0, -3) for x in (w, target, left, right))
+        if w.ndim == 2:
+            torch.addmm(w, left, right.mH, out=target)
+        elif w.ndim == 3:
+            torch.baddbmm(w, left, right.mH, out=target)
+        else:
+            torch.add(w, left @ right.mH, out=target)
+
+    def columns(self, index: Tensor) -> Tensor:
+        return self.tensor.gather(-1, index[..., None, :].expand(*self.shape[:-1], index.shape[-1]))
+
+    def column_norms(self) -> Tensor:
+        return torch.linalg.vector_norm(self.tensor, dim=-2)
+
+    def all_finite(self) -> Tensor:
+        return torch.isfinite(self.tensor).all()
+
+    def unitarity_error(self) -> Tensor:
+        w = self.tall().tensor
+        return torch.linalg.matrix_norm(_residual(w)) / w.shape[-1] ** 0.5
+
+    def nearest_unitary_(self) -> bool:
+        w = self.tall().tensor
+        for _ in range(8):
+            residual = _residual(w)
+            norm = torch.linalg.matrix_norm(residual).max()
+            if not norm < _FAR:
+                self.tensor.copy_(nearest_unitary(self.tensor))
+                return True
+            w.add_(w @ residual, alpha=-0.5)
+            if norm.square() < torch.finfo(w.dtype).eps:  # the step has squared it, to less than the rounding
+                return True
+        return True
+
+    def whole(self) -> Tensor:
+        return self.tensor
+
+    def store_(self, tensor: Tensor) -> None:
+        if tensor.data_ptr() != self.tensor.data_ptr():
+            tensor.copy_(self.tensor.reshape(tensor.shape))
+
+    def new_empty(self, *size: int) -> Tensor:
+        return self.tensor.new_empty(size)
+
+
+def nearest_unitary(weight: Tensor) -> Tensor:
+    """The nearest matrices with orthonormal columns (rows where wide), in every unitarily invariant norm.
+
+    The result is the unitary factor ``U V^H`` of the polar decomposition, computed from the SVD ``U S V^H`` of
+    ``weight`` ``(*, n, p)``. A rank-deficient matrix has several nearest ones, of which one is returned.
+
+    >>> nearest_unitary(torch.tensor([[2.0, 0.0], [0.0, -0.5]]))
+    tensor([[ 1.,  0.],
+            [ 0., -1.]])
     """
-    if not isinstance(w, Tensor):
-        return w.times(x)
-    if w.stride(-1) == 1 and x.shape[-1] > 6 and not w.is_conj():
-        return w @ x.contiguous()
-    if w.is_conj():
-        return (x.mH.contiguous() @ w.mH).mH
-    return (x.mT.contiguous() @ w.mT).mT
+    u, _, vh = torch.linalg.svd(weight, full_matrices=False)
+    return newton_schulz(u @ vh)  # LAPACK's singular vectors are orthonormal to a multiple of the rounding only
 
 
-def add_product(w: Tensor, left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
-    """``W + L R^H`` in one pass, of W ``(*, n, p)``, L ``(*, n, k)`` and R ``(*, p, k)``; into ``out`` if given."""
-    if w.ndim == 2:
-        return torch.addmm(w, left, right.mH, out=out)
-    if w.ndim == 3:
-        return torch.baddbmm(w, left, right.mH, out=out)
-    return torch.add(w, left @ right.mH, out=out)
+def newton_schulz(weight: Tensor) -> Tensor:
+    """One Newton-Schulz step towards :func:`nearest_unitary`: ``W (3 I - W^H W) / 2``, two matrix products.
+
+    A step takes a small unitarity error e to about ``3/4 e^2``. It needs singular values below ``sqrt(3)``.
+
+    Args:
+        weight: matrices W, ``(*, n, p)``.
+    """
+    wide = weight.shape[-2] < weight.shape[-1]
+    w = weight.mH if wide else weight
+    w = w - 0.5 * (w @ _residual(w))  # a small correction rounds less than a product with a matrix near I
+    return w.mH if wide else w
+
+
+def _residual(w: Tensor) -> Tensor:
+    """``W^H W - I`` of tall matrices."""
+    gram = w.mH @ w
+    return gram - identity(gram)

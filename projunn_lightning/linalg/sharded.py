@@ -1,7 +1,8 @@
-"""Matrices of which each rank holds a block: products with thin factors, and the way back to the manifold.
+"""Matrices of which each process holds a block.
 
-A thin factor is whole on every rank. A product of the matrices with one is taken block by block and summed over the
-ranks, O(k N) numbers; a change of low rank is written by each rank to its own block. No rank ever holds the whole.
+A thin factor is whole on every process. The product of the matrices with a thin factor is computed block by block and
+summed over the processes, which sends O(k N) numbers; a change of low rank is written by each process to its own block.
+No process ever holds a whole matrix.
 """
 
 from __future__ import annotations
@@ -9,42 +10,31 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from itertools import product
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeGuard
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from projunn_lightning.errors import ProjUNNError
-from projunn_lightning.linalg.dense import times
+from projunn_lightning.errors import ConstraintError
+from projunn_lightning.linalg.dense import Dense
+from projunn_lightning.linalg.matrices import Matrices
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
-
-def is_sharded(tensor: Tensor) -> TypeGuard[DTensor]:
-    """Whether a tensor is spread over ranks, as by ``fully_shard`` or ``parallelize_module``."""
-    module = sys.modules.get("torch.distributed.tensor")  # slow to import, and without it there are none
-    return module is not None and isinstance(tensor, module.DTensor)
-
+WIDTH = 64
+"""The number of columns that are looked at together; so many are whole on every process."""
 
 Index = tuple[int | slice, ...]
 
 
-def reshard(module: nn.Module) -> None:
-    """Take back what FSDP2 has gathered for a forward pass, as it does by itself after a backward pass only."""
-    fsdp = sys.modules.get("torch.distributed.fsdp")  # slow to import too
-    if fsdp is not None:
-        for each in module.modules():
-            if isinstance(each, fsdp.FSDPModule):
-                each.reshard()
-
-
 class Block(NamedTuple):
-    """A part of one of the matrices, a view of the memory of this rank.
+    """A part of one of the matrices, a view of this process's memory.
 
-    A thin factor ``(*, n, k)`` of all the matrices is indexed by ``rows`` and one ``(*, p, k)`` by ``columns``.
+    A thin factor ``(*, n, k)`` of all the matrices is indexed by ``rows``, and one of shape ``(*, p, k)`` by
+    ``columns``.
     """
 
     rows: Index
@@ -52,14 +42,14 @@ class Block(NamedTuple):
     values: Tensor
 
 
-class Sharded:
-    """Stands for matrices ``(*, n, p)`` where they are read by thin products and written at low rank.
+class Sharded(Matrices):
+    """Matrices ``(*, n, p)`` that the processes of a DTensor's mesh hold in blocks.
 
     Args:
-        shape: of all the matrices.
-        blocks: the parts that this rank holds.
-        groups: the ranks over which products are summed, one process group after the other.
-        local: this rank's memory, of which the blocks are views.
+        shape: the shape of all the matrices.
+        blocks: the parts that this process holds.
+        groups: the process groups over which products are summed, one after the other.
+        local: this process's memory, of which the blocks are views.
     """
 
     def __init__(self, shape: torch.Size, blocks: list[Block], groups: list[Any], local: Tensor) -> None:
@@ -67,27 +57,38 @@ class Sharded:
         self.blocks = blocks
         self.groups = groups
         self.local = local
+        self.dtype = local.dtype
+        self.device = local.device
 
     @classmethod
-    def of(cls, parameter: DTensor, chunks: int, flatten: bool) -> Sharded:
-        """The matrices of a parameter; the arguments are those of :class:`~projunn_lightning.constraint.Constraint`.
+    def holds(cls, tensor: Tensor) -> TypeGuard[DTensor]:
+        """Whether a tensor is a DTensor, as ``fully_shard`` and ``parallelize_module`` make them."""
+        # The module takes long to import, and where nobody has imported it there are no DTensors.
+        module = sys.modules.get("torch.distributed.tensor")
+        return module is not None and isinstance(tensor, module.DTensor)
+
+    @classmethod
+    def of(cls, tensor: DTensor, chunks: int, flatten: bool) -> Sharded:
+        """The matrices of a DTensor, always a view of its memory.
+
+        The arguments are those of :func:`~projunn_lightning.linalg.matrices_of`.
 
         Raises:
-            ValueError: if the rank's part of a matrix is not a block of rows and columns.
+            ConstraintError: if this process's part of a matrix is not a block of rows and columns.
         """
         from torch.distributed.tensor import Partial
-        from torch.distributed.tensor._utils import compute_local_shape_and_global_offset as part_of
+        from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
-        mesh, placements, shape = parameter.device_mesh, parameter.placements, parameter.shape
+        mesh, placements, shape = tensor.device_mesh, tensor.placements, tensor.shape
         split = [getattr(placement, "dim", 0) for placement in placements]
         if any(isinstance(placement, Partial) for placement in placements) or (flatten and max(split) > 1):
-            raise ProjUNNError(
-                f"its placements {placements} leave a rank no block of rows and columns; shard dim 0 or 1"
+            raise ConstraintError(
+                f"its placements {placements} leave a process no block of rows and columns; shard dim 0 or 1"
             )
-        local = parameter.to_local()
+        local = tensor.to_local()
         if not local.is_contiguous():
-            raise ProjUNNError(f"a rank's part of it is not contiguous, its strides are {local.stride()}")
-        _, start = part_of(shape, mesh, placements)
+            raise ConstraintError(f"a process's part of it is not contiguous, its strides are {local.stride()}")
+        _, start = compute_local_shape_and_global_offset(shape, mesh, placements)
         view = local
         if flatten:
             rest = shape[2:].numel()
@@ -99,47 +100,107 @@ class Sharded:
         n = shape[0] // chunks
         return cls(torch.Size([chunks, n, shape[1]]), list(_blocks_of_chunks(view, start, chunks, n)), groups, local)
 
-    dtype = property(lambda self: self.local.dtype)
-    device = property(lambda self: self.local.device)
-
     @property
-    def mH(self) -> Sharded:  # as torch's
-        """The conjugate transpose, of the same memory."""
+    def mH(self) -> Self:
         blocks = [Block(columns, rows, values.mH) for rows, columns, values in self.blocks]
-        return Sharded(torch.Size([*self.shape[:-2], self.shape[-1], self.shape[-2]]), blocks, self.groups, self.local)
+        shape = torch.Size([*self.shape[:-2], self.shape[-1], self.shape[-2]])
+        return type(self)(shape, blocks, self.groups, self.local)
 
-    def new_empty(self, *size: int) -> Tensor:
-        """An ordinary tensor of the same dtype and device."""
-        return self.local.new_empty(size)
+    def unsqueeze(self) -> Self:
+        blocks = [Block((0, *rows), (0, *columns), values) for rows, columns, values in self.blocks]
+        return type(self)(torch.Size([1, *self.shape]), blocks, self.groups, self.local)
 
-    def times(self, x: Tensor) -> Tensor:
-        """``W X``, whole on every rank; see :func:`~projunn_lightning.linalg.dense.times`."""
+    def matmul(self, x: Tensor) -> Tensor:
         y = x.new_zeros(*self.shape[:-1], x.shape[-1])
         for rows, columns, values in self.blocks:
-            y[rows] += times(values, x[columns])
-        return self.summed(y)
+            y[rows] += Dense(values).matmul(x[columns])
+        return self._summed(y)
 
-    def add_product(self, left: Tensor, right: Tensor, out: Sharded) -> None:
-        """``W + L R^H`` into ``out``, each rank its own part."""
+    def add_product(self, left: Tensor, right: Tensor, out: Self) -> None:
         for (rows, columns, values), target in zip(self.blocks, out.blocks, strict=True):
             torch.addmm(values, left[rows], right[columns].mH, out=target.values)
 
-    def column_lengths(self) -> Tensor:
-        """The Euclidean length of each column, ``(*, p)``."""
+    def columns(self, index: Tensor) -> Tensor:
+        return self.matmul(one_hot(index, self.shape[-1]).to(self.dtype).mT)
+
+    def column_norms(self) -> Tensor:
         squares = torch.zeros((*self.shape[:-2], self.shape[-1]), dtype=self.dtype.to_real(), device=self.device)
         for _, columns, values in self.blocks:
             squares[columns] += torch.linalg.vector_norm(values, dim=-2).square()
-        return self.summed(squares).sqrt()
+        return self._summed(squares).sqrt()
 
-    def columns(self, indices: Tensor) -> Tensor:
-        """The columns with the given indices ``(*, k)``, ``(*, n, k)``."""
-        return self.times(one_hot(indices, self.shape[-1]).to(self.dtype).mT)
+    def all_finite(self) -> Tensor:
+        bad = (~torch.isfinite(self.local)).any().float()
+        return self._summed(bad) == 0
 
-    def summed(self, thin: Tensor) -> Tensor:
-        """The sum of a tensor over all ranks, in place; every rank gets the same bits."""
+    def unitarity_error(self) -> Tensor:
+        columns = [torch.linalg.vector_norm(residual, dim=-2) for _, residual in self._residuals()]
+        return torch.linalg.vector_norm(torch.cat(columns, dim=-1), dim=-1) / min(self.shape[-2:]) ** 0.5
+
+    def nearest_unitary_(self) -> bool:
+        """See :meth:`Matrices.nearest_unitary_`; by Newton-Schulz steps over blocks of :data:`WIDTH` columns.
+
+        Near the manifold one step is enough, from afar it takes some twenty or thirty. A singular matrix, or one that
+        nearly is, has no nearest unitary matrix that these steps find.
+        """
+        norm = self.unsqueeze().spectral_norms()[0]
+        if norm > 1.5 or 0 < norm < 0.7:
+            self.local.mul_(1 / norm)
+        scratch = self._with_memory(torch.empty_like(self.local))
+        for _ in range(100):
+            scratch.local.copy_(self.local)
+            squares = torch.zeros((), device=self.device, dtype=self.dtype.to_real())
+            for unit, residual in scratch._residuals():
+                squares += torch.linalg.vector_norm(residual).square()
+                if self.shape[-2] < self.shape[-1]:
+                    self.add_product(unit, -0.5 * scratch.mH.matmul(residual), out=self)
+                else:
+                    self.add_product(-0.5 * scratch.matmul(residual), unit, out=self)
+            if squares < torch.finfo(self.dtype).eps:  # before the step, which squares what is left
+                return True
+        return False
+
+    def whole(self) -> None:
+        return None
+
+    def store_(self, tensor: Tensor) -> None:
+        pass  # the blocks are views of the tensor's memory
+
+    def new_empty(self, *size: int) -> Tensor:
+        return self.local.new_empty(size)
+
+    def _with_memory(self, local: Tensor) -> Self:
+        """Matrices that are held alike, in other memory of the same layout."""
+        start = self.local.storage_offset()
+        blocks = [
+            Block(rows, columns, local.as_strided(values.shape, values.stride(), values.storage_offset() - start))
+            for rows, columns, values in self.blocks
+        ]
+        return type(self)(self.shape, blocks, self.groups, local)
+
+    def _residuals(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Blocks E of :data:`WIDTH` columns of I, and ``(W^H W - I) E`` of a tall W, until all of I has been used."""
+        w = self.tall()
+        p = w.shape[-1]
+        for start in range(0, p, WIDTH):
+            unit = w.new_empty(*w.shape[:-2], p, min(WIDTH, p - start)).zero_()
+            unit.diagonal(-start, -2, -1).fill_(1)
+            yield unit, w.mH.matmul(w.matmul(unit)) - unit
+
+    def _summed(self, thin: Tensor) -> Tensor:
+        """The sum of a tensor over all processes, in place; every process gets the same bits."""
         for group in self.groups:
             dist.all_reduce(torch.view_as_real(thin) if thin.is_complex() else thin, group=group)
         return thin
+
+
+def reshard(module: nn.Module) -> None:
+    """Undo what FSDP2 has gathered for a forward pass, as FSDP2 itself does after a backward pass only."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")  # it takes long to import, too
+    if fsdp is not None:
+        for each in module.modules():
+            if isinstance(each, fsdp.FSDPModule):
+                each.reshard()
 
 
 def _blocks(view: Tensor, start: tuple[int, ...]) -> Iterator[Block]:
@@ -151,14 +212,10 @@ def _blocks(view: Tensor, start: tuple[int, ...]) -> Iterator[Block]:
 
 
 def _blocks_of_chunks(view: Tensor, start: tuple[int, ...], chunks: int, n: int) -> Iterator[Block]:
-    """Blocks of matrices stacked along dim 0; the rows of a rank may begin and end within a matrix."""
+    """Blocks of matrices stacked along dim 0; the rows of a process may begin and end within a matrix."""
     columns = slice(start[1], start[1] + view.shape[1])
     for chunk in range(chunks):
         first, last = max(start[0], chunk * n), min(start[0] + len(view), (chunk + 1) * n)
         if first < last:
             rows = slice(first - chunk * n, last - chunk * n)
             yield Block((chunk, rows), (chunk, columns), view[first - start[0] : last - start[0]])
-
-
-Matrices = Tensor | Sharded
-"""What the update reads and writes: whole matrices ``(*, n, p)``, or the blocks of sharded ones."""

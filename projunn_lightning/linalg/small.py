@@ -75,3 +75,16 @@ def _norms(x: Tensor) -> Tensor:
 def identity(x: Tensor) -> Tensor:
     """The identity of the size of the last dimension of x, in its dtype and on its device."""
     return torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+
+
+def orthonormalise(y: Tensor) -> Tensor:
+    """Orthonormal columns that span the columns of y, ``(*, m, k)``; a zero column is replaced by a unit vector."""
+    if y.shape[-1] > 1:
+        return torch.linalg.qr(y).Q
+    # A single column is scaled by its largest entry first, so that the squares of a tiny update do not underflow.
+    largest = y.abs().amax(dim=-2, keepdim=True)
+    y = y / torch.where(largest > 0, largest, 1)
+    unit = torch.zeros_like(y)
+    unit[..., 0, :] = 1
+    y = torch.where(largest > 0, y, unit)
+    return y / torch.linalg.vector_norm(y, dim=-2, keepdim=True)

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from projunn_lightning.constraint import orthogonal
 from projunn_lightning.errors import ProjUNNError, at_least, pair
-from projunn_lightning.functional import _export
-from projunn_lightning.functional._convolution import convolve, fill, sizes
+from projunn_lightning.functional import assemble_spectrum, circular_convolution, frequency_counts
 from projunn_lightning.nn._precision import taking_complex_along
 
 Init = Literal["haar", "identity"]
@@ -76,7 +75,7 @@ class OrthogonalConv2d(nn.Module):
         if dtype.is_complex:
             self._declare("weight", torch.empty(self.size[0] * self.size[1], *matrix, dtype=dtype, device=device), init)
         else:
-            inner, half, own = sizes(*self.size)
+            inner, half, own = frequency_counts(*self.size)
             self._declare("weight_real", torch.empty(own, *matrix, dtype=dtype, device=device), init)
             if inner + half:
                 stack = torch.empty(inner + half, *matrix, dtype=dtype.to_complex(), device=device)
@@ -110,49 +109,25 @@ class OrthogonalConv2d(nn.Module):
             raise ProjUNNError(
                 "images of a real OrthogonalConv2d must be real; give it a complex dtype for complex ones"
             )
-        if torch.compiler.is_exporting():
-            output = _export.convolve(input, self._spectrum_parts(), real=not self.is_complex)
-        elif self.is_complex:
-            columns = torch.fft.fft2(input).flatten(2).permute(2, 1, 0)  # to one matrix product a frequency
-            output = torch.fft.ifft2((self.spectrum() @ columns).permute(2, 1, 0).unflatten(2, self.size))
-        else:
-            output = convolve(input, self._complex_weight(), self.weight_real)
+        output = circular_convolution(input, self.weight, self._weight_real)
         if self.stride > 1:
             output = output[..., :: self.stride, :: self.stride]
         return output if self.bias is None else output + self.bias.view(-1, 1, 1)
 
-    def _complex_weight(self) -> Tensor:
-        if self.weight is not None:
-            return self.weight
-        return self.weight_real.new_empty(0, *self.weight_real.shape[1:], dtype=self.weight_real.dtype.to_complex())
+    @property
+    def _weight_real(self) -> Tensor | None:
+        return None if self.is_complex else self.weight_real
 
     def spectrum(self) -> Tensor:
         """The matrices of all frequencies, ``(H * W, out, in)``, or ``(H * (W // 2 + 1), out, in)`` for real images."""
-        weight = self._complex_weight()
-        if self.is_complex:
-            return weight
-        inner = sizes(*self.size)[0]
-        return fill((weight[:inner], weight[inner:], self.weight_real), *self.size).flatten(0, 1)
-
-    def _spectrum_parts(self) -> _export.Pair:
-        """:meth:`spectrum`, ``(H, columns, out, in)``, as its real and its imaginary part."""
-        height, width = self.size
-        real, imag = _export.parts(self._complex_weight())
-        if self.is_complex:
-            return real.unflatten(0, self.size), imag.unflatten(0, self.size)
-        inner, own = sizes(*self.size)[0], self.weight_real
-        return (
-            fill((real[:inner], real[inner:], own), height, width),
-            fill((imag[:inner], imag[inner:], torch.zeros_like(own)), height, width, mirror=torch.neg),
-        )
+        return assemble_spectrum(self.weight, self._weight_real, *self.size).flatten(0, 1)
 
     def kernel(self) -> Tensor:
         """The spatial kernel, ``(out_channels, in_channels, H, W)``; entry (0, 0) acts on a pixel's own place.
 
         ``y[o, n] = sum_(c, m) kernel[o, c, m] x[c, n - m]``, with positions modulo the size.
         """
-        width = self.size[1] if self.is_complex else self.size[1] // 2 + 1
-        return self._to_space(self.spectrum().unflatten(0, (self.size[0], width)).permute(2, 3, 0, 1))
+        return self._to_space(assemble_spectrum(self.weight, self._weight_real, *self.size).permute(2, 3, 0, 1))
 
     def locality_penalty(self, support: int | tuple[int, int] = 3) -> Tensor:
         """The kernel's energy outside a window around its origin (Kiani et al. 2022, section 4.4), a scalar.

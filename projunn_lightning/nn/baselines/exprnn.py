@@ -58,7 +58,7 @@ class SkewMap(nn.Module):
         self.base = base
         self.period = period
         self.matrix = _Matrix(torch.empty(size, size, dtype=dtype, device=device))
-        initialise_(self.matrix.weight, Constraint(), init)
+        initialise_("matrix.weight", self.matrix.weight, Constraint(), init)
         moving = base == "moving"
         if not moving:
             self.matrix.weight.data = _generator(self.matrix.weight.data, function, init)

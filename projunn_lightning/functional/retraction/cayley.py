@@ -1,0 +1,37 @@
+"""The Cayley transform of the update's skew part."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from projunn_lightning.functional.retraction.base import Factors, Retraction, rotation_factors
+from projunn_lightning.linalg import Matrices, identity
+
+
+def cayley(weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    r"""The Cayley transform, ``W' = (I - A/2)^-1 (I + A/2) W`` with the ``A`` of :func:`projunn_t`.
+
+    Arguments, result and errors are those of :func:`~projunn_lightning.functional.projunn_t`. Source: Wen and Yin
+    2013, "A feasible method for optimization with orthogonality constraints", with the Sherman-Morrison-Woodbury
+    formula for the inverse.
+
+    >>> weight = torch.eye(2, dtype=torch.float64)
+    >>> a, b = torch.tensor([[0.0], [4.0]]).double(), torch.tensor([[1.0], [0.0]]).double()
+    >>> cayley(weight, a, b)  # rotates by 2 arctan(1), where the exponential rotates by 2
+    tensor([[ 0., -1.],
+            [ 1.,  0.]], dtype=torch.float64)
+    """
+    return CAYLEY(weight, a, b)
+
+
+def _factors(weight: Matrices, a: Tensor, b: Tensor) -> Factors:
+    """(I - A/2)^-1 (I + A/2) = I + Q (I - S/2)^-1 S Q^H."""
+    return rotation_factors(weight, a, b, _core)
+
+
+def _core(s: Tensor) -> Tensor:
+    return torch.linalg.inv_ex(identity(s) - 0.5 * s).inverse @ s  # I - S/2 is never singular
+
+
+CAYLEY = Retraction("the Cayley transform of the update's skew part", _factors)

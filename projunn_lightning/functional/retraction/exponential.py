@@ -1,0 +1,41 @@
+"""projUNN-T: the exponential of the update's skew part."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from projunn_lightning.functional.retraction.base import Factors, Retraction, rotation_factors
+from projunn_lightning.linalg import Matrices, exp_minus_identity
+
+
+def projunn_t(weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    r"""projUNN-T: the update taken along the tangent, ``W' = exp(A) W`` with ``A = (a c^H - c a^H) / 2``, ``c = W b``.
+
+    Args:
+        weight: unitary matrices W, ``(*, n, p)``; real or complex, float32 or float64.
+        a: left factor of the update ``a b^H``, ``(*, n, k)``, in the weight's dtype.
+        b: right factor, ``(*, p, k)``.
+
+    Returns:
+        The new weight ``(*, n, p)``, exactly as unitary as ``weight``.
+
+    Raises:
+        ProjUNNError: if the shapes do not fit.
+
+    Source: Kiani et al. 2022 (projUNN-T).
+
+    >>> import torch
+    >>> weight = torch.eye(3, dtype=torch.float64)
+    >>> a, b = torch.tensor([[0.0], [2.0], [0.0]]).double(), torch.tensor([[1.0], [0.0], [0.0]]).double()
+    >>> projunn_t(weight, a, b)[:2, 0]  # a rotation by one radian: cos 1, sin 1
+    tensor([0.5403, 0.8415], dtype=torch.float64)
+    """
+    return EXPONENTIAL(weight, a, b)
+
+
+def _factors(weight: Matrices, a: Tensor, b: Tensor) -> Factors:
+    """exp(A) = I + Q (exp(S) - I) Q^H."""
+    return rotation_factors(weight, a, b, exp_minus_identity)
+
+
+EXPONENTIAL = Retraction("projUNN-T, the exponential of the update's skew part", _factors)

@@ -1,0 +1,53 @@
+"""projUNN-D: the nearest unitary matrix to the updated weight."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from projunn_lightning.functional.retraction.base import Factors, Retraction
+from projunn_lightning.linalg import Matrices, identity, polar
+
+
+def projunn_d(weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    r"""projUNN-D: the nearest unitary matrix to the updated weight, ``W' = polar(W + a b^H)``.
+
+    Where ``W + a b^H`` is singular, the nearest unitary matrix is not unique and the result is not finite.
+
+    Arguments, result and errors are those of :func:`~projunn_lightning.functional.projunn_t`. Source: Kiani et al.
+    2022 (projUNN-D).
+
+    >>> weight = torch.eye(2, dtype=torch.float64)
+    >>> a, b = torch.tensor([[0.0], [1.0]]).double(), torch.tensor([[1.0], [0.0]]).double()
+    >>> projunn_d(weight, a, b)
+    tensor([[ 0.8944, -0.4472],
+            [ 0.4472,  0.8944]], dtype=torch.float64)
+    """
+    return POLAR(weight, a, b)
+
+
+def _factors(weight: Matrices, a: Tensor, b: Tensor) -> Factors:
+    """L = Y (H - I) + P J and R = Q, where [b, W^H a] = Q [T_b, T_a], Y = W Q, a - W W^H a = P S, [H; J] = polar(K).
+
+    In the bases Q and [W Q, P] the updated weight W + a b^H is the 3k x 2k matrix K = [I + T_a T_b^H; S T_b^H]. P, S
+    and J exist only where W is tall.
+    """
+    k = a.shape[-1]
+    n, p = weight.shape[-2:]
+    ahat = weight.mH.matmul(a)
+    q, t = torch.linalg.qr(torch.cat([b, ahat], dim=-1))
+    y = weight.matmul(q)
+    tb_h = t[..., :k].mH
+    inner = identity(q) + t[..., k:] @ tb_h
+    if n == p:  # a square weight spans the whole space: what is left of a is rounding
+        return y @ (polar(inner) - identity(q)), q
+    aperp = a - weight.matmul(ahat)
+    # W is projected out twice: for an a in the span of W, the first time leaves only rounding.
+    aperp = aperp - weight.matmul(weight.mH.matmul(aperp))
+    basis, s = torch.linalg.qr(aperp)
+    outer = polar(torch.cat([inner, s @ tb_h], dim=-2))
+    m = q.shape[-1]
+    return y @ (outer[..., :m, :] - identity(q)) + basis @ outer[..., m:, :], q
+
+
+POLAR = Retraction("projUNN-D, the nearest unitary matrix to the updated weight", _factors)

@@ -1,0 +1,27 @@
+"""Column sampling: the update projected on some of its own columns."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from projunn_lightning.functional.sampling.base import Sample, Sampler, project
+from projunn_lightning.linalg import Generators, Matrices, draw_
+
+
+def _sample(update: Matrices, rank: int, generator: Generators, basis: Tensor | None) -> Sample:
+    return project(update, update.columns(_drawn_columns(update, rank, generator)))
+
+
+def _drawn_columns(update: Matrices, rank: int, generator: Generators) -> Tensor:
+    """Indices ``(*, k)`` of columns drawn without replacement with probability in proportion to squared length.
+
+    They are drawn by an exponential race: the column with the smallest ``E_j / |D_j|^2`` comes first. Unlike
+    ``torch.multinomial`` the race takes zero matrices and needs no host synchronisation.
+    """
+    norms = update.column_norms()
+    race = norms.square() / draw_(torch.empty_like(norms), Tensor.exponential_, generator)
+    return race.topk(rank, dim=-1).indices
+
+
+COLUMN = Sampler("the projection on columns drawn by squared length (Kiani et al. 2022)", _sample)
