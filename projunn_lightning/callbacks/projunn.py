@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -11,12 +12,9 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from projunn_lightning.constraint.declare import FLAT_REMEDY, declared, unitarity_errors
-from projunn_lightning.errors import ConstraintError, not_none
-from projunn_lightning.functional.retraction import Variant
-from projunn_lightning.functional.sampling import Sampler
-from projunn_lightning.optim.projector import Projector
-from projunn_lightning.optim.step import Update
+from projunn_lightning.constraint import FLAT_REMEDY, declared, unitarity_errors
+from projunn_lightning.errors import ConstraintError
+from projunn_lightning.optim import Projector, ProjUNNSettings, as_patterns, check_names
 
 
 class ProjUNN(Callback):
@@ -48,44 +46,21 @@ class ProjUNN(Callback):
         parameters: glob patterns over ``named_parameters()``, such as ``"encoder.*.weight_hh_l*"``. The stacked
             weights of ``nn.LSTM``, ``nn.GRU`` and ``nn.MultiheadAttention`` are taken as one matrix a gate or
             projection.
-        rank: k, the rank at which an update is taken, from 1 to the smaller side of each weight.
-        retraction: the way back to the manifold: ``"exponential"`` (projUNN-T), ``"polar"`` (projUNN-D) or ``"cayley"``.
-        sampler: how the rank-k part of an update is found: ``"lsi"``, ``"column"``, ``"svd"`` or ``"subspace"``, see
-            :func:`projunn_lightning.functional.rank_k`.
-        lr_divider: divides the update of constrained weights (the paper's separate unitary learning rate).
-        tolerance: the unitarity error to stay below.
-        seed: seeds the random sketches.
+        settings: the settings of the method, see :class:`~projunn_lightning.optim.ProjUNNSettings`.
 
     Raises:
-        ConstraintError: for a setting out of range; at the start of ``fit`` for a pattern that matches nothing, a
-            parameter that cannot be constrained or that no optimizer holds. No weight has been touched then.
+        ConfigError: if a setting is unknown, of the wrong type or out of range.
+        ConstraintError: at the start of ``fit``, if a pattern matches nothing, or a parameter cannot be constrained or
+            is held by no optimizer. No weight has been touched then.
 
     >>> from lightning.pytorch import Trainer
     >>> trainer = Trainer(callbacks=ProjUNN("encoder.*.weight_hh_l*", rank=1), logger=False)
     """
 
-    def __init__(
-        self,
-        parameters: str | list[str] | None = None,
-        *,
-        rank: int = 1,
-        retraction: Variant = "exponential",
-        sampler: Sampler = "lsi",
-        lr_divider: float = 1.0,
-        tolerance: float = 1e-5,
-        seed: int = 0,
-    ) -> None:
-        not_none(lr_divider=lr_divider, tolerance=tolerance)
-        Update(rank, retraction, sampler, lr_divider, tolerance, seed)  # refuses settings out of range
-        self.parameters: str | list[str] | None = parameters
-        self.settings: dict[str, Any] = {
-            "rank": rank,
-            "retraction": retraction,
-            "sampler": sampler,
-            "lr_divider": lr_divider,
-            "tolerance": tolerance,
-            "seed": seed,
-        }
+    def __init__(self, parameters: str | list[str] | None = None, **settings: Any) -> None:
+        check_names(settings)
+        self.settings = ProjUNNSettings(**settings)
+        self.parameters = as_patterns(parameters)
         self.projector: Projector | None = None
         self._restored: dict[str, Any] = {}
         self.optional = False  # whether a model with nothing to constrain may train as it is; with the command it may
@@ -124,10 +99,13 @@ class ProjUNN(Callback):
                     "remove it, or average a model without constraints"
                 )
         if not builds_its_layers_later(pl_module):
-            Projector(pl_module, self.parameters, **self.settings)
+            self._projector_of(pl_module)
+
+    def _projector_of(self, pl_module: LightningModule) -> Projector:
+        return Projector(pl_module, self.parameters, **asdict(self.settings))
 
     def _finds_nothing(self, pl_module: LightningModule) -> bool:
-        return self.optional and self.parameters is None and not declared(pl_module)
+        return self.optional and not self.parameters and not declared(pl_module)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._finds_nothing(pl_module):
@@ -135,7 +113,7 @@ class ProjUNN(Callback):
                 "no parameter is declared orthogonal, projunn.parameters is not set: the model trains without projUNN"
             )
             return
-        self.projector = Projector(pl_module, self.parameters, **self.settings)
+        self.projector = self._projector_of(pl_module)
         self.projector.load_state_dict(self._restored)
         self._restored = {}
         self._refuse_pruning(trainer, pl_module, self.projector)
@@ -143,7 +121,7 @@ class ProjUNN(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.projector is not None and trainer.strategy.restore_checkpoint_after_setup:  # and so after on_fit_start
-            self.projector.start_again()
+            self.projector.recheck()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         # Other optimizers may have been set up since, as at the start of an epoch.

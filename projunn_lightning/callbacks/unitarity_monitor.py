@@ -16,8 +16,7 @@ from projunn_lightning.callbacks._figures import draw_once, gradient_over_time, 
 from projunn_lightning.callbacks._input_gradients import InputGradients
 from projunn_lightning.callbacks.projunn import ProjUNN
 from projunn_lightning.constraint import Constraint, declared, unitarity_errors
-from projunn_lightning.functional.unitarity import spectral_norm
-from projunn_lightning.linalg.sharded import Matrices
+from projunn_lightning.linalg import Matrices
 
 SHARE = 0.01
 """Of the run's time, what numbers may cost, and what pictures may cost."""
@@ -81,13 +80,13 @@ class UnitarityMonitor(Callback):
             self._updates = {}
             self._gradients.watch(pl_module)
             for method in _methods(trainer):
-                method.projector.observe = self._observe  # type: ignore[union-attr]
+                method.projector.on_update = self._observe  # type: ignore[union-attr]
 
     def _stop(self, trainer: Trainer) -> None:
         self._due = set()
         self._gradients.stop()
         for method in _methods(trainer):
-            method.projector.observe = None  # type: ignore[union-attr]
+            method.projector.on_update = None  # type: ignore[union-attr]
 
     @contextmanager
     def _clock(self, what: str, device: torch.device) -> Iterator[None]:
@@ -101,14 +100,13 @@ class UnitarityMonitor(Callback):
     # ---- what it sees ----
 
     @torch.no_grad()
-    def _observe(self, name: str, update: Matrices, a: Tensor) -> None:
+    def _observe(self, names: list[str], updates: Matrices, a: Tensor) -> None:
         with self._clock("numbers", a.device):
-            local = update if isinstance(update, Tensor) else update.local
-            energy = local.abs().square().sum()
-            if not isinstance(update, Tensor):
-                energy = update.summed(energy)
-            self._updates[f"energy_kept/{name}"] = a.abs().square().sum() / energy
-            self._updates[f"stable_rank/{name}"] = energy / spectral_norm(update).square()
+            energies = updates.column_norms().square().flatten(1).sum(1)
+            kept = a.abs().square().flatten(1).sum(1) / energies
+            for name, share, energy, norm in zip(names, kept, energies, updates.spectral_norms(), strict=True):
+                self._updates[f"energy_kept/{name}"] = share
+                self._updates[f"stable_rank/{name}"] = energy / norm.square()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -142,9 +140,9 @@ class UnitarityMonitor(Callback):
     @torch.no_grad()
     def _draw(self, board: Any, pl_module: LightningModule, constraints: dict[str, Constraint], step: int) -> None:
         for name, constraint in constraints.items():
-            matrices = constraint.matrices(pl_module.get_parameter(name))
-            if isinstance(matrices, Tensor) and matrices.shape[-1] == matrices.shape[-2] <= LARGEST:
-                eigenvalues = torch.linalg.eigvals(matrices[..., :, :].cpu()).flatten()
+            matrices = constraint.matrices(pl_module.get_parameter(name)).whole()
+            if matrices is not None and matrices.shape[-1] == matrices.shape[-2] <= LARGEST:
+                eigenvalues = torch.linalg.eigvals(matrices.cpu()).flatten()
                 board.add_histogram(f"phases/{name}", eigenvalues.angle(), step)
                 board.add_figure(f"eigenvalues/{name}", spectrum(eigenvalues, f"{name}, step {step}"), step)
         for name, norms in self._gradients.norms.items():

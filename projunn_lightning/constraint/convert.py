@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from projunn_lightning.constraint.declare import Constraint, ModuleT, check, orthogonal
+from projunn_lightning.constraint.check import check
+from projunn_lightning.constraint.declare import ModuleT, orthogonal
+from projunn_lightning.constraint.record import Constraint
 from projunn_lightning.errors import ConstraintError
-from projunn_lightning.functional.unitarity import unitarity_error
 
 # By name, as geotorch and geoopt need not be installed. Subclasses count: geotorch's Stiefel is an SO.
 _ORTHOGONAL = {
@@ -117,8 +118,7 @@ def _constraint_on(owner: nn.Module) -> Constraint:
 
 
 def _check_orthogonal(name: str, weight: Tensor, constraint: Constraint) -> None:
-    matrices = constraint.matrices(weight)
-    error = float(unitarity_error(matrices).max())
+    error = float(constraint.matrices(weight).unitarity_error().max())
     if not error < _TOLERANCE:  # nor is NaN
         hint = "; the kernel of a convolution is taken as one matrix (out, rest)" if constraint.flatten else ""
         raise ConstraintError(

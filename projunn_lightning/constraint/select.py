@@ -1,24 +1,34 @@
-"""What of a module is constrained: what it declares, and what patterns choose."""
+"""Which parameters of a module are constrained: those that it declares, and those that patterns choose."""
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 from torch import nn
 
-from projunn_lightning.constraint.declare import Constraint, declared, matching
+from projunn_lightning.constraint.check import check
+from projunn_lightning.constraint.record import Constraint, declared
 from projunn_lightning.errors import ConstraintError
 
-_COMPILED = "_orig_mod."  # what torch.compile puts into the names of what it wraps
-_RAW = re.compile(r"parametrizations\.(\w+)\.original\d*$|_(?:orig|v|g)$")  # what another weight is computed from
+# The stacked weights of torch's own modules: (module, parameter, number of matrices along dim 0).
+_STACKED: tuple[tuple[type[nn.Module], str, int], ...] = (
+    (nn.LSTM, "weight_[ih]h_l*", 4),
+    (nn.LSTMCell, "weight_[ih]h", 4),
+    (nn.GRU, "weight_[ih]h_l*", 3),
+    (nn.GRUCell, "weight_[ih]h", 3),
+    (nn.MultiheadAttention, "in_proj_weight", 3),
+)
+_COMPILED = "_orig_mod."  # torch.compile puts it into the names of the parameters of what it wraps
+_RAW = re.compile(r"parametrizations\.(\w+)\.original\d*$|_(?:orig|v|g)$")  # a weight is computed from these
 
 
-def chosen(module: nn.Module, patterns: Iterable[str]) -> tuple[dict[str, Constraint], set[str]]:
-    """The constraints of a module by parameter name, and the names of those among them that modules declare.
+def select(module: nn.Module, patterns: Iterable[str]) -> dict[str, Constraint]:
+    """The constraints of a module by parameter name: those that modules declare, and those that patterns choose.
 
-    Names are those that the user knows: without what ``torch.compile`` puts into them.
+    The names are those that the user knows: without the part that ``torch.compile`` puts into them.
 
     Raises:
         ConstraintError: if a pattern matches nothing, or a weight is no parameter but computed from one.
@@ -26,19 +36,53 @@ def chosen(module: nn.Module, patterns: Iterable[str]) -> tuple[dict[str, Constr
     patterns = list(_with_compiled_names(module, patterns))
     own = declared(module)
     _refuse_computed(module, [*own, *patterns])
-    found = {**own, **matching(module, patterns)}
-    return {_plain(name): constraint for name, constraint in found.items()}, {_plain(name) for name in own}
+    return {plain_name(name): constraint for name, constraint in {**own, **matching(module, patterns)}.items()}
 
 
-def _plain(name: str) -> str:
-    return name.replace(_COMPILED, "")  # which the compiled module also answers to
+def plain_name(name: str) -> str:
+    """A parameter's name without the part that ``torch.compile`` puts in; the compiled module answers to it, too."""
+    return name.replace(_COMPILED, "")
+
+
+def matching(module: nn.Module, patterns: Iterable[str]) -> dict[str, Constraint]:
+    """The constraints that glob patterns choose among ``module.named_parameters()``, by name.
+
+    The stacked weights of ``nn.LSTM``, ``nn.GRU`` and ``nn.MultiheadAttention`` are taken as one matrix a gate or
+    projection; a declaration by :func:`~projunn_lightning.orthogonal` goes before.
+
+    Raises:
+        ConstraintError: if a pattern matches no parameter (with near misses), or one that is no matrix.
+    """
+    names = dict(module.named_parameters(remove_duplicate=False))
+    known = declared(module)
+    found: dict[str, Constraint] = {}
+    for pattern in patterns:
+        matches = [name for name in names if fnmatchcase(name, pattern)]
+        if not matches:
+            matrices = [name for name, parameter in names.items() if parameter.ndim >= 2]
+            near = difflib.get_close_matches(pattern, matrices, n=3, cutoff=0.4) or matrices[:10]
+            raise ConstraintError(
+                f"the pattern {pattern!r} matches no parameter of {type(module).__name__}; "
+                f"near misses: {', '.join(near) or 'none, it has no matrices'}"
+            )
+        for name in matches:
+            found[name] = known.get(name) or _constraint_of(module, name)
+            check(name, names[name], found[name])
+    return found
+
+
+def _constraint_of(module: nn.Module, name: str) -> Constraint:
+    prefix, _, leaf = name.rpartition(".")
+    owner = module.get_submodule(prefix)
+    chunks = next((c for kind, glob, c in _STACKED if isinstance(owner, kind) and fnmatchcase(leaf, glob)), 1)
+    return Constraint(chunks, flatten=isinstance(owner, nn.modules.conv._ConvNd))
 
 
 def _with_compiled_names(module: nn.Module, patterns: Iterable[str]) -> Iterable[str]:
-    """Each pattern, unless all it matches are plain names of compiled parameters; and these by their full names."""
+    """Each pattern, and beside or instead of it the full names of the compiled parameters whose plain name matches."""
     names = [name for name, _ in module.named_parameters(remove_duplicate=False)]
     for pattern in patterns:
-        compiled = [name for name in names if _COMPILED in name and fnmatchcase(_plain(name), pattern)]
+        compiled = [name for name in names if _COMPILED in name and fnmatchcase(plain_name(name), pattern)]
         yield from compiled
         if not compiled or any(fnmatchcase(name, pattern) for name in names):
             yield pattern

@@ -1,27 +1,168 @@
-"""What the projector asks of torch's optimizers."""
+"""One optimizer whose steps move constrained weights on the manifold."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from projunn_lightning._compat import hooked_steps
+from projunn_lightning.constraint import Constraint
+from projunn_lightning.linalg import reshard
+from projunn_lightning.optim.settings import ProjUNNSettings
+from projunn_lightning.optim.step import Group, OnUpdate, Pair, grouped
+
+_Link = tuple[dict[str, Any], str, object]
+"""A dictionary of a module, a key of it, and the child or parameter that stands there."""
+
+
+class Owner(Protocol):
+    """What an attachment asks of the :class:`~projunn_lightning.Projector` that it belongs to."""
+
+    module: nn.Module
+    settings: ProjUNNSettings
+    on_update: OnUpdate | None
+
+    @property
+    def constraints(self) -> dict[str, Constraint]:
+        """The constraints of all weights, by name."""
+
+    def held_by(self, optimizer: Optimizer) -> list[Pair]:
+        """The constrained weights that an optimizer holds, and their parameters."""
+
+    def choose_again(self, attachment: Attachment) -> None:
+        """Choose the weights of an attachment anew, after something has changed."""
+
+
+class Attachment:
+    """The hooks of one optimizer.
+
+    Before a step the weights are copied. After it the difference is the update, which the method replaces. A step that
+    an exception broke off is undone at the next step, or by :meth:`detach`.
+
+    Args:
+        owner: the projector.
+        optimizer: the optimizer.
+    """
+
+    def __init__(self, owner: Owner, optimizer: Optimizer) -> None:
+        self.owner = owner
+        self.optimizer = optimizer
+        self.groups: list[Group] = []
+        self._open: list[Group] = []  # the groups of a step that is not finished
+        self._depth = 0  # of steps within steps
+        self.hold()
+        self._handles = [
+            optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_post_hook(self._after_step),
+        ]
+
+    def hold(self) -> None:
+        """Take the weights that the optimizer holds now, and remember what there is in order to notice a change."""
+        self.pairs = self.owner.held_by(self.optimizer)
+        self.groups = grouped(self.pairs, self.owner.settings)
+        self._links = links_to(self.owner.module, self.owner.constraints)
+        self._parameters = list(parameters_of(self.optimizer))
+        self._layouts = self._present_layouts()
+
+    def unchanged(self) -> set[int]:
+        """The ids of the parameters that were held at the last step, with the same dtype, device and shape."""
+        layouts = zip(self.pairs, self._present_layouts(), self._layouts, strict=True)
+        return {id(parameter) for (_, parameter), now, before in layouts if now == before}
+
+    def _present_layouts(self) -> list[tuple[object, ...]]:
+        return [(parameter.dtype, parameter.device, parameter.shape) for _, parameter in self.pairs]
+
+    def detach(self) -> None:
+        """Remove the hooks, and undo a step that was broken off."""
+        for handle in self._handles:
+            handle.remove()
+        self._undo()
+
+    @torch.no_grad()
+    def _undo(self) -> None:
+        for group in self._open:
+            group.restore()
+        self._open = []
+
+    @torch.no_grad()
+    def _before_step(self, *_: Any) -> None:
+        if 0 < self._depth < hooked_steps(self.optimizer):  # the step of a base class runs within the optimizer's own
+            self._depth += 1
+            return
+        self._depth = 1
+        self._undo()  # an earlier step has raised, and somebody has caught the exception
+        self._refresh()
+        for group in self.groups:
+            group.snapshots.take()
+        self._open = self.groups  # only now is there something to go back to
+
+    @torch.no_grad()
+    def _after_step(self, *_: Any) -> None:
+        self._depth = max(self._depth, 1) - 1
+        if self._depth:
+            return
+        groups = self._open  # there are none where the optimizer was attached inside of its step
+        try:
+            with torch.autocast(groups[0].device.type if groups else "cpu", enabled=False):
+                for group in groups:
+                    group.update(self.owner.on_update)
+                for group in groups:
+                    group.finish()
+        except BaseException:  # Ctrl-C among them
+            self._undo()
+            raise
+        self._open = []
+        self._refresh()  # a parameter may have joined the optimizer inside of its closure
+
+    def _refresh(self) -> None:
+        if not self._changed():
+            return
+        reshard(self.owner.module)  # an evaluation may have left other objects in place of the optimizer's
+        if self._changed():
+            self.owner.choose_again(self)
+            self.hold()
+
+    def _changed(self) -> bool:
+        """Whether another object, dtype, device or shape is where it was not at the last step.
+
+        It runs twice a step over all weights, and so does not look parameters up by their names.
+        """
+        now = list(parameters_of(self.optimizer))
+        return (
+            len(now) != len(self._parameters)
+            or any(map(operator.is_not, now, self._parameters))
+            or any(held.get(key) is not value for held, key, value in self._links)
+            or self._present_layouts() != self._layouts
+        )
 
 
 def parameters_of(optimizer: Optimizer) -> Iterator[Tensor]:
+    """The parameters of all groups of an optimizer."""
     return (parameter for group in optimizer.param_groups for parameter in group["params"])
 
 
-def hooks_of(optimizer: Optimizer) -> Iterable[object]:
-    return optimizer._optimizer_step_pre_hooks.values()
+def links_to(module: nn.Module, names: Iterable[str]) -> list[_Link]:
+    """The links that lead from a module to its parameters; a module or parameter that is replaced breaks one."""
+    links: dict[tuple[int, str], _Link] = {}
+    for name in names:
+        *path, leaf = name.split(".")
+        owner = module
+        for part in path:
+            while part not in owner._modules:  # torch.compile's wrapper answers to the names of what it wraps
+                owner = _follow(links, owner, "_orig_mod")
+            owner = _follow(links, owner, part)
+        while leaf not in owner._parameters:
+            owner = _follow(links, owner, "_orig_mod")
+        links[id(owner), leaf] = owner._parameters, leaf, owner._parameters[leaf]
+    return list(links.values())
 
 
-def hooked_steps(optimizer: Optimizer) -> int:
-    """How many of its classes have a step that torch has wrapped in hooks; each that is called runs them."""
-    return sum(hasattr(vars(kind).get("step"), "hooked") for kind in type(optimizer).__mro__)
-
-
-def unwrapped(optimizer: Optimizer) -> Optimizer:
-    """The optimizer that Lightning Fabric's wrapper steps, and that is handed to the hooks."""
-    inner = getattr(optimizer, "optimizer", None)
-    return inner if isinstance(inner, Optimizer) else optimizer
+def _follow(links: dict[tuple[int, str], _Link], owner: nn.Module, part: str) -> nn.Module:
+    child = owner.get_submodule(part)
+    links[id(owner), part] = owner._modules, part, child
+    return child

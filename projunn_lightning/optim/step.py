@@ -1,195 +1,136 @@
-"""The update of constrained weights: at rank k, and back to the manifold."""
+"""From the snapshot of a weight and what the optimizer made of it to the new weight on the manifold."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Generator, Tensor
 
-from projunn_lightning.constraint.declare import SINGULAR, Constraint
-from projunn_lightning.errors import ConstraintError
-from projunn_lightning.functional.retraction import RETRACTIONS, Factors, Variant, low_rank_change
-from projunn_lightning.functional.sampling import SAMPLERS, Sampler, rank_k
-from projunn_lightning.functional.unitarity import (
-    estimate_unitarity_error,
-    nearest_unitary,
-    nearest_unitary_,
-    newton_schulz,
-)
-from projunn_lightning.linalg import generator_for
-from projunn_lightning.linalg.dense import add_product
-from projunn_lightning.linalg.sharded import Matrices, Sharded, is_sharded
+from projunn_lightning.constraint import initialise_
+from projunn_lightning.functional import RETRACTIONS, SAMPLERS
+from projunn_lightning.linalg import Matrices, seed_for
+from projunn_lightning.optim.settings import ProjUNNSettings
+from projunn_lightning.optim.snapshots import LargeWeight, SmallWeights, Snapshots
+from projunn_lightning.optim.weight import ConstrainedWeight
 
 CHECK_EVERY = 64
-"""Steps between two looks at the drift. Rounding adds about 1e-8 a step (float32), so a look comes in good time."""
+"""Steps between two estimates of the drift. Rounding adds about 1e-8 a step (float32), so they come in good time."""
 
 SMALL = 1 << 18
-"""Numbers of a weight up to which those of one shape are updated in a batch: there calls cost more than copies."""
+"""Weights with at most this many entries are updated in batches of equal shape, because call overhead dominates."""
+
+OnUpdate = Callable[[list[str], Matrices, Tensor], None]
+"""It is called with the names of weights, their updates D ``(G, *, n, p)`` and the a of their samples ``D ~ a b^H``."""
+
+Pair = tuple[ConstrainedWeight, Tensor]
+"""A weight and its parameter."""
 
 
-Observe = Callable[[str, Matrices, Tensor], None]
-"""Is shown the name of a weight, its update D and the a of D ~ a b^H, where b has orthonormal columns."""
+class Group:
+    """Constrained weights whose matrices have one shape, dtype and device, and that are updated together.
 
-
-@dataclass(eq=False)  # hashed by identity
-class Weight:
-    """A constrained parameter and what its updates leave behind."""
-
-    name: str
-    constraint: Constraint
-    declared: bool  # and so unitary since, where one chosen by a pattern still has to be made so
-    step: int = 0
-    reorthonormalisations: int = 0
-    skipped: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.long))
-    basis: Tensor | None = None  # of the last update, for the subspace sampler
-    before: Tensor | None = None  # the weight as it was before the optimizer's step
-
-    def snapshot(self, parameter: Tensor) -> None:
-        """Keep the parameter as it is, into the memory of the last snapshot."""
-        of = (parameter.shape, parameter.dtype, parameter.device)
-        if self.before is None or of != (self.before.shape, self.before.dtype, self.before.device):
-            self.before = torch.empty_like(parameter)
-        self.before.copy_(parameter)
-
-
-@dataclass(frozen=True)
-class Update:
-    """How updates are taken; see :class:`~projunn_lightning.Projector` for the settings.
-
-    Raises:
-        ConstraintError: if a setting is out of range.
+    Args:
+        pairs: the weights and their parameters.
+        settings: the settings of the method.
     """
 
-    rank: int = 1
-    retraction: Variant = "exponential"
-    sampler: Sampler = "lsi"
-    lr_divider: float = 1.0
-    tolerance: float = 1e-5
-    seed: int = 0
+    def __init__(self, pairs: list[Pair], settings: ProjUNNSettings) -> None:
+        self.pairs = pairs
+        self.settings = settings
+        self.weights = [weight for weight, _ in pairs]
+        first, parameter = pairs[0]
+        self.shape, self.device = first.constraint.matrices(parameter).shape, parameter.device
+        self.snapshots: Snapshots = (
+            LargeWeight(parameter, first.constraint)
+            if len(pairs) == 1
+            else SmallWeights([parameter for _, parameter in pairs], first.constraint)
+        )
+        self._generators = [Generator(self.device) for _ in pairs]
+        self._seeds = [seed_for(f"{settings.seed}/{weight.name}") for weight in self.weights]
+        # The counts and bases of all weights lie in one tensor each, of which every weight holds a view.
+        self._skipped = torch.stack([weight.skipped.to(self.device) for weight in self.weights])
+        for weight, skipped in zip(self.weights, self._skipped, strict=True):
+            weight.skipped = skipped
+        self._basis: Tensor | None = None
+        self._undo: tuple[Tensor, Tensor | None, list[Tensor | None]] | None = None
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.rank, int) or self.rank < 1:
-            raise ConstraintError(f"rank must be a whole number of 1 or more, found {self.rank!r}")
-        if self.retraction not in RETRACTIONS:
-            raise ConstraintError(f"unknown retraction {self.retraction!r}, expected one of {', '.join(RETRACTIONS)}")
-        if self.sampler not in SAMPLERS:
-            raise ConstraintError(f"unknown sampler {self.sampler!r}, expected one of {', '.join(SAMPLERS)}")
-        if not self.lr_divider > 0:
-            raise ConstraintError(f"lr_divider must be positive, found {self.lr_divider}")
-        if not self.tolerance > 0:
-            raise ConstraintError(f"tolerance must be positive, found {self.tolerance}")
+    def restore(self) -> None:
+        """Go back to the snapshots, and to the state of the weights before an update that was broken off."""
+        self.snapshots.restore()
+        if self._undo is not None:
+            skipped, self._basis, bases = self._undo
+            self._skipped.copy_(skipped)
+            for weight, basis in zip(self.weights, bases, strict=True):
+                weight.basis = basis
+            self._undo = None
 
-    def apply_(self, weights: Sequence[Weight], parameters: Sequence[Tensor], observe: Observe | None = None) -> None:
-        """Take what became of the parameters since their snapshots as updates, and rotate the snapshots by them."""
-        pairs = list(zip(weights, parameters, strict=True))
-        memory = [(weight.skipped, weight.basis) for weight in weights]
-        try:
-            for weight, parameter in pairs:
-                parameter.sub_(_before(weight))  # the update, where it lies
-            for alike in _batches(pairs):
-                self._rotate_([weight for weight, _ in alike], [parameter for _, parameter in alike], observe)
-        except BaseException:  # Ctrl-C among them
-            for (weight, parameter), old in zip(pairs, memory, strict=True):
-                parameter.copy_(_before(weight))
-                weight.skipped, weight.basis = old
-            raise
-        for weight in weights:
-            weight.step += 1
-        for weight, parameter in pairs:
-            if weight.step % CHECK_EVERY == 0:
-                self._correct_drift_(weight, parameter)
-
-    def _rotate_(self, weights: Sequence[Weight], parameters: Sequence[Tensor], observe: Observe | None) -> None:
-        """Turn the updates of weights alike into the weights that they lead to."""
-        before = _stacked([weight.constraint.matrices(_before(weight)) for weight in weights])
-        update = _stacked([weight.constraint.matrices(of) for weight, of in zip(weights, parameters, strict=True)])
-        left, right = self._change(weights, before, update, observe)
-        if isinstance(before, Sharded) and isinstance(update, Sharded):
-            before.add_product(left, right, out=update)
-            return
-        assert isinstance(before, Tensor)
-        assert isinstance(update, Tensor)
-        single = len(weights) == 1
-        changed = add_product(before, left, right, out=update)
-        for parameter, matrices in zip(parameters, [changed] if single else changed.unbind(), strict=True):
-            if matrices.data_ptr() != parameter.data_ptr():
-                parameter.copy_(matrices.reshape(parameter.shape))
-
-    def _change(
-        self, weights: Sequence[Weight], before: Matrices, update: Matrices, observe: Observe | None
-    ) -> Factors:
-        """L and R with W' = W + L R^H; zeros, and a count more, for an update that is not finite."""
-        generators = [self._generator(weight, update.device) for weight in weights]
-        single = len(weights) == 1
-        basis = None
-        if self.sampler == "subspace":
-            shape = (*update.shape[0 if single else 1 : -2], update.shape[-1], self.rank)
-            bases = [self._warm_basis(*of, update.new_empty(*shape)) for of in zip(weights, generators, strict=True)]
-            basis = bases[0] if single else torch.stack(bases)
-        generator = generators[0] if single else generators
-        a, b = rank_k(update, self.rank, self.sampler, generator=generator, basis=basis)
-        if observe is not None:
-            updates = [update] if single or not isinstance(update, Tensor) else update
-            for weight, of, its_a in zip(weights, updates, [a] if single else a, strict=True):
-                observe(weight.name, of, its_a)
-        left, right = low_rank_change(self.retraction, before, a / self.lr_divider, b)
-        # Anything not finite in the update shows in these thin factors; they are zeroed without asking the host.
-        dims = tuple(range(0 if single else 1, left.ndim))  # of one weight
+    def update(self, on_update: OnUpdate | None = None) -> None:
+        """Replace each parameter by its snapshot, rotated by the rank-k part of (parameter - snapshot)."""
+        sampler, settings = SAMPLERS[self.settings.sampler], self.settings
+        self._undo = self._skipped.clone(), self._basis, [weight.basis for weight in self.weights]
+        w, d = self.snapshots.subtract()
+        generators = self._seeded()
+        basis = self._warm_basis(d, generators) if sampler.keeps_basis else None
+        a, b = sampler.sample(d, settings.rank, generators, basis)
+        if on_update is not None:
+            on_update([weight.name for weight in self.weights], d, a)
+        left, right = RETRACTIONS[settings.retraction].change(w, a / settings.lr_divider, b)
+        # Whatever is not finite in D shows in these thin factors; they are zeroed without a host synchronisation.
+        dims = tuple(range(1, left.ndim))
         finite = torch.isfinite(left).all(dims, keepdim=True) & torch.isfinite(right).all(dims, keepdim=True)
-        for weight, each in zip(weights, finite.flatten(), strict=True):
-            weight.skipped = weight.skipped.to(each.device) + ~each
-        if basis is not None:  # a zero or skipped update has no direction to remember
+        w.add_product(torch.where(finite, left, 0), torch.where(finite, right, 0), out=d)
+        self.snapshots.store()
+        self._latest = d  # which holds the new weights now
+        self._skipped.add_(~finite.flatten())
+        if basis is not None:  # an update that is zero or skipped has no direction to remember
             moved = finite & (a != 0).any(dim=-1, keepdim=True).any(dim=-2, keepdim=True)
-            basis = torch.where(moved, b, basis)
-            for weight, own in zip(weights, [basis] if single else basis, strict=True):
+            self._basis = torch.where(moved, b, basis)
+            for weight, own in zip(self.weights, self._basis, strict=True):
                 weight.basis = own
-        return torch.where(finite, left, 0), torch.where(finite, right, 0)
 
-    def _generator(self, weight: Weight, device: torch.device) -> Generator:
-        """Random numbers for this step of this weight, the same on every rank and after a resume."""
-        return generator_for(f"{self.seed}/{weight.step}/{weight.name}", device)
+    def finish(self) -> None:
+        """Count the step, and correct the rounding drift of the weights that are due."""
+        self._undo = None
+        for weight in self.weights:
+            weight.step += 1
+        due = [weight.step % CHECK_EVERY == 0 for weight in self.weights]
+        if any(due):
+            self._correct_drift(due)
 
-    def _warm_basis(self, weight: Weight, generator: Generator, empty: Tensor) -> Tensor:
-        if weight.basis is not None and weight.basis.shape == empty.shape:  # a checkpoint may come from another rank
-            return weight.basis.to(empty)
-        return empty.normal_(generator=generator)
+    def _seeded(self, salt: int = 0) -> list[Generator]:
+        """The random numbers for this step of each weight: a function of (seed, step of the weight, its name)."""
+        for generator, seed, weight in zip(self._generators, self._seeds, self.weights, strict=True):
+            generator.manual_seed((seed + weight.step * 0x9E3779B1 + salt) % 2**63)  # torch's on the CPU keep 32 bits
+        return self._generators
 
-    def _correct_drift_(self, weight: Weight, parameter: Tensor) -> None:
-        matrices = weight.constraint.matrices(parameter)
-        generator = generator_for(f"{self.seed}/{weight.step}/{weight.name}/drift", parameter.device)
-        error = estimate_unitarity_error(matrices, generator=generator).max()
-        if not error > self.tolerance / 2:
-            return
-        if isinstance(matrices, Tensor):
-            # Newton-Schulz squares a small error; from afar (somebody wrote to the weight) only the SVD is safe.
-            matrices = newton_schulz(matrices) if error < 0.01 else nearest_unitary(matrices)
-            parameter.copy_(matrices.reshape(parameter.shape))
-        else:
-            scratch = weight.constraint.matrices(_before(weight))
-            assert isinstance(scratch, Sharded)
-            if not nearest_unitary_(matrices, scratch):
-                raise ConstraintError(f"{weight.name}: {SINGULAR}")
-        weight.reorthonormalisations += 1
+    def _warm_basis(self, d: Matrices, generators: list[Generator]) -> Tensor:
+        """The basis of the last update; random at first, and where a checkpoint holds one of another rank."""
+        if self._basis is not None:
+            return self._basis
+        basis = d.new_empty(*d.shape[:-2], d.shape[-1], self.settings.rank)
+        for weight, own, generator in zip(self.weights, basis, generators, strict=True):
+            if weight.basis is not None and weight.basis.shape == own.shape:
+                own.copy_(weight.basis)
+            else:
+                own.normal_(generator=generator)
+        return basis
+
+    def _correct_drift(self, due: list[bool]) -> None:
+        errors = self._latest.estimate_unitarity_error(self._seeded(salt=1)).reshape(len(due), -1).amax(1)
+        off = (errors > self.settings.tolerance / 2).tolist()
+        for (weight, parameter), is_due, is_off in zip(self.pairs, due, off, strict=True):
+            if is_due and is_off:
+                initialise_(weight.name, parameter, weight.constraint)
+                weight.reorthonormalisations += 1
 
 
-def _before(weight: Weight) -> Tensor:
-    assert weight.before is not None
-    return weight.before
-
-
-def _batches(pairs: Iterable[tuple[Weight, Tensor]]) -> Iterable[list[tuple[Weight, Tensor]]]:
-    """Small weights of one shape together; large and sharded ones one by one."""
-    batches: dict[object, list[tuple[Weight, Tensor]]] = {}
+def grouped(pairs: Iterable[Pair], settings: ProjUNNSettings) -> list[Group]:
+    """Small weights of one shape in a group together; large ones, and those that are sharded, one by one."""
+    groups: dict[object, list[Pair]] = {}
     for weight, parameter in pairs:
-        shape = weight.constraint.matrices(parameter).shape
-        small = parameter.numel() <= SMALL and not is_sharded(parameter)
-        key = (shape, parameter.dtype, parameter.device) if small else weight
-        batches.setdefault(key, []).append((weight, parameter))
-    return batches.values()
-
-
-def _stacked(matrices: list[Matrices]) -> Matrices:
-    """Those of several weights along a new first dimension; of one alone as they are."""
-    return matrices[0] if len(matrices) == 1 else torch.stack([m for m in matrices if isinstance(m, Tensor)])
+        matrices = weight.constraint.matrices(parameter)
+        small = parameter.numel() <= SMALL and matrices.whole() is not None
+        key = (weight.constraint, parameter.shape, parameter.dtype, parameter.device) if small else weight
+        groups.setdefault(key, []).append((weight, parameter))
+    return [Group(alike, settings) for alike in groups.values()]

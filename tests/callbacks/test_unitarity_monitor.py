@@ -158,4 +158,4 @@ class TestCost:
         model, method = Recurrent(nn.RNN(3, 4, batch_first=True)), ProjUNN()
         fit(model, method)
         assert not model.rnn._forward_pre_hooks
-        assert method.projector.observe is None
+        assert method.projector.on_update is None

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from projunn_lightning import ConstraintError, orthogonal
-from projunn_lightning.constraint import Constraint, declared, matching
+from projunn_lightning.constraint import Constraint, declared
 from projunn_lightning.functional import nearest_unitary, unitarity_error
+from projunn_lightning.functional.init import INITS
 
 
 class TestOrthogonal:
@@ -25,7 +26,7 @@ class TestOrthogonal:
         torch.testing.assert_close(weight, nearest)
         assert list(layer.state_dict()) == ["weight", "bias"]
 
-    @pytest.mark.parametrize("init", ["polar", "haar", "identity", "henaff", "cayley"])
+    @pytest.mark.parametrize("init", ["polar", *INITS])
     @pytest.mark.parametrize("features", [(5, 5), (3, 7), (7, 3)], ids=str)
     def test_every_init_and_shape(self, init, features):
         layer = orthogonal(nn.Linear(*features), init=init)
@@ -87,46 +88,3 @@ class TestOrthogonal:
         nn.init.constant_(layer.weight, float("nan"))
         with pytest.raises(ConstraintError, match=r"Linear.weight holds values that are not finite"):
             orthogonal(layer)
-
-
-class TestMatching:
-    def model(self):
-        return nn.ModuleDict(
-            {
-                "encoder": nn.LSTM(3, 4, num_layers=2, proj_size=2),
-                "gru": nn.GRU(3, 4),
-                "attention": nn.MultiheadAttention(4, 2),
-                "conv": nn.Conv2d(2, 4, 3),
-                "head": nn.Linear(4, 2),
-            }
-        )
-
-    def test_globs_over_names_with_torch_s_stacked_weights_taken_apart(self):
-        found = matching(
-            self.model(), ["encoder.weight_hh_l*", "gru.weight_*", "*in_proj_weight", "conv.weight", "head.w*"]
-        )
-        assert found == {
-            "encoder.weight_hh_l0": Constraint(chunks=4),
-            "encoder.weight_hh_l1": Constraint(chunks=4),
-            "gru.weight_ih_l0": Constraint(chunks=3),
-            "gru.weight_hh_l0": Constraint(chunks=3),
-            "attention.in_proj_weight": Constraint(chunks=3),
-            "conv.weight": Constraint(flatten=True),
-            "head.weight": Constraint(),
-        }
-
-    def test_the_projection_of_an_lstm_is_not_stacked(self):
-        assert matching(self.model(), ["encoder.weight_hr_l0"]) == {"encoder.weight_hr_l0": Constraint()}
-
-    def test_a_declaration_goes_before(self):
-        model = self.model()
-        orthogonal(model["encoder"], "weight_hh_l0", chunks=1)
-        assert matching(model, ["*.weight_hh_l0"])["encoder.weight_hh_l0"] == Constraint(chunks=1)
-
-    def test_a_pattern_that_matches_nothing_lists_near_misses(self):
-        with pytest.raises(ConstraintError, match=r"'encodr.weight_hh' matches no parameter.*encoder.weight_hh_l0"):
-            matching(self.model(), ["encodr.weight_hh"])
-
-    def test_a_pattern_that_catches_a_bias_is_refused(self):
-        with pytest.raises(ConstraintError, match=r"head.bias has shape \(2,\).*Narrow the pattern"):
-            matching(self.model(), ["head.*"])

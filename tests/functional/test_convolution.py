@@ -1,14 +1,14 @@
 import pytest
 import torch
 
-from projunn_lightning.functional._convolution import convolve, fill, sizes, split
+from projunn_lightning.functional._convolution import assemble, convolve, frequency_counts, split
 
 SIZES = [(4, 4), (5, 5), (4, 5), (5, 4), (6, 3), (1, 1), (2, 2), (1, 4), (3, 1), (2, 5)]
 every_size = pytest.mark.parametrize("size", SIZES, ids=str)
 
 
 def arguments(size, channels=(2, 3), batch=2):
-    inner, half, own = sizes(*size)
+    inner, half, own = frequency_counts(*size)
     shape = channels[::-1]
     weight = torch.randn(inner + half, *shape, dtype=torch.complex128)
     weight_real = torch.randn(own, *shape, dtype=torch.float64)
@@ -19,8 +19,8 @@ def arguments(size, channels=(2, 3), batch=2):
 def frequency_by_frequency(input, weight, weight_real):
     """With a matrix for each frequency of the half spectrum, conjugates included."""
     height, width = input.shape[-2:]
-    inner = sizes(height, width)[0]
-    spectrum = fill((weight[:inner], weight[inner:], weight_real), height, width)
+    inner = frequency_counts(height, width)[0]
+    spectrum = assemble((weight[:inner], weight[inner:], weight_real), height, width)
     product = torch.einsum("hjoi,bihj->bohj", spectrum, torch.fft.rfft2(input))
     return torch.fft.irfft2(product, s=(height, width))
 
@@ -29,8 +29,8 @@ def frequency_by_frequency(input, weight, weight_real):
 def test_the_parts_of_a_real_spectrum_fill_it_again(size):
     spectrum = torch.fft.rfft2(torch.randn(3, *size, dtype=torch.float64)).permute(1, 2, 0)
     parts = split(spectrum, *size)
-    assert tuple(map(len, parts)) == sizes(*size)
-    torch.testing.assert_close(fill(parts, *size), spectrum)
+    assert tuple(map(len, parts)) == frequency_counts(*size)
+    torch.testing.assert_close(assemble(parts, *size), spectrum)
 
 
 @every_size

@@ -3,11 +3,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from projunn_lightning.functional import rank_k
+from projunn_lightning.functional import SAMPLERS, rank_k
 from tests.support.oracles import batches, seeds, shapes
+from tests.support.toys import registered
 
-SAMPLERS = ["lsi", "column", "svd", "subspace"]
-every_sampler = pytest.mark.parametrize("sampler", SAMPLERS)
+every_sampler = pytest.mark.parametrize("sampler", [*SAMPLERS, "toy"])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _toy():
+    with registered():
+        yield
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -101,7 +107,7 @@ def test_refuses_a_rank_out_of_range(rank):
 
 
 def test_refuses_an_unknown_sampler_and_a_basis_of_another_shape():
-    with pytest.raises(ValueError, match="unknown sampler 'qr', expected one of lsi, column, svd, subspace"):
+    with pytest.raises(ValueError, match="unknown sampler 'qr', expected one of lsi, column, subspace, svd"):
         rank_k(torch.zeros(7, 5), 1, "qr")
     with pytest.raises(ValueError, match=r"basis must have shape \(5, 2\), found \(7, 2\)"):
         rank_k(torch.zeros(7, 5), 2, "subspace", basis=torch.zeros(7, 2))

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from projunn_lightning import ConstraintError, Projector, orthogonal
+from projunn_lightning import ConstraintError, Projector, ProjUNNError, orthogonal
 from projunn_lightning.constraint import declared
-from projunn_lightning.functional import init, rank_k
+from projunn_lightning.functional import SAMPLERS, init, rank_k
 from projunn_lightning.optim.step import CHECK_EVERY
 from tests.support.oracles import ORACLES
 
@@ -81,7 +81,7 @@ class TestKeepsWeightsUnitary:
         assert all((model.get_parameter(n) - start[n]).abs().max() > 1e-3 for n in projector.constraints)
         assert list(model.state_dict()) == keys
 
-    @pytest.mark.parametrize("sampler", ["lsi", "column", "svd", "subspace"])
+    @pytest.mark.parametrize("sampler", SAMPLERS)
     @pytest.mark.parametrize("name", ["lstm", "conv", "wide"])
     def test_with_every_sampler(self, name, sampler):
         build, batch, patterns = getattr(Models, name)
@@ -185,7 +185,7 @@ class TestTheUpdate:
             optimizer.step()
             assert torch.equal(model.weight, before)
 
-    @pytest.mark.parametrize("sampler", ["lsi", "column", "svd", "subspace"])
+    @pytest.mark.parametrize("sampler", SAMPLERS)
     @pytest.mark.parametrize("retraction", ORACLES)
     @pytest.mark.parametrize("rank", [1, 3])
     @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -259,7 +259,7 @@ class TestTheUpdate:
             optimizer.step()
             assert torch.equal(basis(), before)
 
-    @pytest.mark.parametrize("sampler", ["lsi", "column", "svd", "subspace"])
+    @pytest.mark.parametrize("sampler", SAMPLERS)
     def test_goes_on_from_its_state_as_if_never_interrupted(self, sampler):
         grads = torch.randn(6, 8, 8)
 
@@ -382,7 +382,7 @@ class TestAttach:
         model = nn.Linear(4, 4)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         projector = Projector(model, "weight").attach(optimizer)
-        with pytest.raises(RuntimeError, match="attached already; call detach"):
+        with pytest.raises(ProjUNNError, match="attached already; call detach"):
             projector.attach(optimizer)
 
     def test_refuses_optimizers_that_do_not_hold_a_constrained_parameter(self):
@@ -462,21 +462,14 @@ class TestWhatIsConstrained:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"rank": 0}, "rank must be a whole number of 1 or more, found 0"),
-            ({"rank": 1.5}, r"rank must be a whole number of 1 or more, found 1\.5"),
             ({"rank": 4}, r"rank 4 is above min\(n, p\) = 3 of 1\.weight \(3 x 4\)"),
-            ({"retraction": "polar"}, "unknown retraction 'polar', expected one of direct, tangent, cayley"),
-            ({"sampler": "qr"}, "unknown sampler 'qr', expected one of lsi, column, svd, subspace"),
-            ({"lr_divider": 0.0}, r"lr_divider must be positive, found 0\.0"),
-            ({"lr_divider": float("nan")}, "lr_divider must be positive, found nan"),
-            ({"tolerance": -1.0}, r"tolerance must be positive, found -1\.0"),
             ({"parameters": "*.kernel"}, r"'\*\.kernel' matches no parameter.*0\.weight, 1\.weight"),
             ({"parameters": ["*.weight", "0.bias"]}, r"0\.bias has shape \(4,\)"),
             ({"parameters": []}, "ModuleList has nothing to constrain"),
         ],
         ids=str,
     )
-    def test_bad_settings_are_refused_before_any_weight_is_touched(self, options, message):
+    def test_settings_and_patterns_that_do_not_fit_are_refused_before_any_weight_is_touched(self, options, message):
         model = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 3)])
         before = copy.deepcopy(model.state_dict())
         with pytest.raises(ConstraintError, match=message):

@@ -1,0 +1,93 @@
+"""Whether a parameter can be constrained, and how far constrained parameters are from unitary."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from projunn_lightning.constraint.record import Constraint
+from projunn_lightning.errors import ConstraintError
+from projunn_lightning.linalg import generator_for, reshard
+
+FLAT_REMEDY = (
+    "FSDP1 and DeepSpeed flatten parameters; shard by FSDP2 instead: strategy=ModelParallelStrategy(), with "
+    "torch.distributed.fsdp.fully_shard in the LightningModule's configure_model"
+)
+_DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
+_LARGE = 512  # the smaller side above which the unitarity error takes as long as many training steps
+
+
+def check(name: str, parameter: Tensor, constraint: Constraint) -> None:
+    """Check that a parameter can be viewed as matrices of a full-precision dtype.
+
+    Raises:
+        ConstraintError: if it cannot.
+    """
+    if isinstance(parameter, nn.parameter.UninitializedParameter):
+        raise ConstraintError(f"{name} is not materialised yet; run a batch through the lazy module first")
+    if parameter.is_meta:
+        raise ConstraintError(f"{name} is on the meta device and has no values yet; declare it once it is materialised")
+    if parameter.dtype not in _DTYPES:
+        raise ConstraintError(
+            f"{name} is {parameter.dtype}; a weight cannot stay orthogonal in half precision. Keep it in float32 or "
+            "float64 and use mixed precision (precision='bf16-mixed' or '16-mixed') instead"
+        )
+    if parameter.ndim < 2:
+        raise ConstraintError(
+            f"{name} has shape {tuple(parameter.shape)}; only parameters of 2 or more dimensions are matrices. "
+            "Narrow the pattern, for example to '*.weight*'"
+        )
+    if constraint.chunks < 1 or parameter.shape[0] % constraint.chunks:
+        raise ConstraintError(f"{name}: {parameter.shape[0]} rows do not divide into {constraint.chunks} chunks")
+    if constraint.chunks > 1 and parameter.ndim > 2 and not constraint.flatten:
+        raise ConstraintError(f"{name} has shape {tuple(parameter.shape)}; only a 2-dimensional weight has chunks")
+    try:
+        constraint.matrices(parameter)
+    except ConstraintError as error:
+        raise ConstraintError(f"{name} is a DTensor that cannot be kept orthogonal: {error}") from None
+    if 0 in parameter.shape:
+        raise ConstraintError(f"{name} has shape {tuple(parameter.shape)}, which holds no numbers")
+
+
+def check_finite(name: str, parameter: Tensor, constraint: Constraint) -> None:
+    """Check that a parameter holds no NaN and no infinity, on any process.
+
+    Raises:
+        ConstraintError: if it does.
+    """
+    if not constraint.matrices(parameter).all_finite():
+        raise ConstraintError(f"{name} holds values that are not finite; initialise it before it is constrained")
+
+
+def refuse_flat(module: nn.Module) -> None:
+    """Refuse a module of which a parameter is part of a flat one, as FSDP1 and ZeRO-3 make them.
+
+    Raises:
+        ConstraintError: naming the parameter.
+    """
+    for name, parameter in module.named_parameters():
+        if hasattr(parameter, "_fsdp_flattened") or hasattr(parameter, "ds_id"):  # set by FSDP1; by DeepSpeed
+            raise ConstraintError(f"{name} is part of a flat parameter and no matrix any more. {FLAT_REMEDY}")
+
+
+@torch.no_grad()
+def unitarity_errors(
+    module: nn.Module, constraints: dict[str, Constraint], *, quick: bool = False
+) -> dict[str, Tensor]:
+    """The unitarity error of each constrained parameter of a module (the largest of its matrices), by name.
+
+    Args:
+        module: the module that has the parameters. Of sharded parameters every process has to ask.
+        constraints: the constraint of each parameter, by its full name.
+        quick: whether to estimate the error of matrices above 512 x 512, to a relative ``min(n, p)^(-1/2)`` or so.
+    """
+    reshard(module)
+    errors = {}
+    for name, constraint in constraints.items():
+        matrices = constraint.matrices(module.get_parameter(name))
+        if quick and min(matrices.shape[-2:]) > _LARGE:
+            generator = generator_for(f"unitarity error/{name}", matrices.device)
+            errors[name] = matrices.estimate_unitarity_error(generator).max()
+        else:
+            errors[name] = matrices.unitarity_error().max()
+    return errors

@@ -1,0 +1,79 @@
+"""Where the snapshots of weights lie, and where their updates are computed."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from projunn_lightning._compat import foreach_copy_
+from projunn_lightning.constraint import Constraint
+from projunn_lightning.linalg import Dense, Matrices
+
+
+class Snapshots(Protocol):
+    """The snapshots of parameters whose matrices have one shape.
+
+    The matrices of all parameters stand along a new first dimension, ``(G, *, n, p)`` for G parameters.
+    """
+
+    def take(self) -> None:
+        """Copy the parameters."""
+
+    def restore(self) -> None:
+        """Write the copies back to the parameters."""
+
+    def subtract(self) -> tuple[Matrices, Matrices]:
+        """The matrices W of the copies, and D = (parameter - copy), in memory that :meth:`store` takes."""
+
+    def store(self) -> None:
+        """Write to the parameters what now stands in the memory of D."""
+
+
+class LargeWeight:
+    """One parameter; D is computed in the parameter's own memory, where that can be viewed as matrices."""
+
+    def __init__(self, parameter: Tensor, constraint: Constraint) -> None:
+        self.parameter = parameter
+        self.constraint = constraint
+        self.before = torch.empty_like(parameter)
+
+    def take(self) -> None:
+        self.before.copy_(self.parameter)
+
+    def restore(self) -> None:
+        self.parameter.copy_(self.before)
+
+    def subtract(self) -> tuple[Matrices, Matrices]:
+        self.parameter.sub_(self.before)
+        # The view is made anew each time: somebody may have given the parameter other memory.
+        self.update = self.constraint.matrices(self.parameter).unsqueeze()
+        return self.constraint.matrices(self.before).unsqueeze(), self.update
+
+    def store(self) -> None:
+        self.update.store_(self.parameter)
+
+
+class SmallWeights:
+    """Several parameters of one shape, stacked: there the calls cost more than the copies."""
+
+    def __init__(self, parameters: list[Tensor], constraint: Constraint) -> None:
+        self.parameters = parameters
+        first = parameters[0]
+        shape = (len(parameters), *constraint.matrices(first).shape)
+        self.before, self.after = (first.new_empty(len(parameters), *first.shape) for _ in range(2))
+        self.matrices = Dense(self.before.view(shape)), Dense(self.after.view(shape))
+
+    def take(self) -> None:
+        torch.stack(self.parameters, out=self.before)
+
+    def restore(self) -> None:
+        foreach_copy_(self.parameters, self.before.unbind())
+
+    def subtract(self) -> tuple[Matrices, Matrices]:
+        torch.stack(self.parameters, out=self.after).sub_(self.before)
+        return self.matrices
+
+    def store(self) -> None:
+        foreach_copy_(self.parameters, self.after.unbind())

@@ -1,0 +1,44 @@
+"""A constrained weight, and what its updates leave behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from projunn_lightning.constraint import Constraint
+
+
+@dataclass(eq=False)  # hashed by identity
+class ConstrainedWeight:
+    """The state of one constrained parameter.
+
+    Attributes:
+        name: the parameter's full name.
+        constraint: how the parameter is viewed as matrices.
+        unitary: whether it is known to be unitary; a weight that a pattern has just chosen still has to be made so.
+        step: the number of updates so far.
+        reorthonormalisations: how many times its drift was corrected.
+        skipped: how many updates were not finite, a scalar on the weight's device.
+        basis: the basis of the last update, for a sampler that keeps one; ``(*, p, k)``.
+    """
+
+    name: str
+    constraint: Constraint
+    unitary: bool
+    step: int = 0
+    reorthonormalisations: int = 0
+    skipped: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.long))
+    basis: Tensor | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to repeat an unbroken one."""
+        names = ("step", "reorthonormalisations", "skipped", "basis")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load what :meth:`state_dict` returned."""
+        for name, value in state.items():
+            setattr(self, name, value)

@@ -1,0 +1,48 @@
+"""A sampler and a retraction that no file of the package knows: tests register them by one entry each."""
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from projunn_lightning.functional import RETRACTIONS, SAMPLERS, Retraction, Sampler
+from projunn_lightning.functional.retraction.base import rotation_factors
+from projunn_lightning.functional.sampling.base import gaussian
+from projunn_lightning.linalg import identity, orthonormalise
+from tests.support.oracles import ORACLES
+
+
+def twice_half(weight, a, b):
+    """Two Cayley transforms by half the angle: ``(I + C)^2 - I = 2 C + C^2``."""
+
+    def core(s):
+        c = torch.linalg.solve(identity(s) - 0.25 * s, 0.5 * s)
+        return 2 * c + c @ c
+
+    return rotation_factors(weight, a, b, core)
+
+
+def twice_half_dense(weight, update):
+    if weight.shape[-2] < weight.shape[-1]:
+        return twice_half_dense(weight.mH, update.mH).mH
+    x = update @ weight.mH
+    quarter = (x - x.mH) / 8
+    c = torch.linalg.solve(identity(x) - quarter, identity(x) + quarter)
+    return c @ c @ weight
+
+
+def by_two_products(update, rank, generator, basis):
+    """A sketch of the rows that one more power step improves."""
+    sketch = orthonormalise(update.matmul(orthonormalise(gaussian(update, update.shape[-1], rank, generator))))
+    b = orthonormalise(update.mH.matmul(sketch))
+    return update.matmul(b), b
+
+
+@contextmanager
+def registered():
+    """Register a retraction and a sampler, both named ``"toy"``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(RETRACTIONS, "toy", Retraction("two Cayley transforms by half the angle", twice_half))
+        patch.setitem(ORACLES, "toy", twice_half_dense)
+        patch.setitem(SAMPLERS, "toy", Sampler("a sketch of the rows after a power step", by_two_products))
+        yield
