@@ -1,4 +1,4 @@
-"""``python -m benchmarks [update growth linear rnn convolution lightning]``: time what the README claims, here."""
+"""``python -m benchmarks [NAME ...]``: time what the README claims on this machine."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from benchmarks.race import Race
 
 RACES: dict[str, Callable[[str], list[Race]]] = {
     "update": update.updates,
+    "bookkeeping": lambda device: [update.bookkeeping(device)],
     "linear": layers.linear,
     "rnn": lambda device: [layers.recurrence(device, size) for size in (170, 512)],
     "convolution": lambda device: [layers.convolution(device)],

@@ -11,9 +11,10 @@ from torch import Generator, Tensor, nn
 
 from benchmarks import textbook
 from benchmarks.race import Contestants, Race, milliseconds, race
-from projunn_lightning.functional import rank_k
+from projunn_lightning import Projector
+from projunn_lightning.functional import RETRACTIONS, SAMPLERS
 from projunn_lightning.functional.init import haar_
-from projunn_lightning.functional.retraction import Variant, low_rank_change
+from projunn_lightning.linalg import matrices_of
 
 GROWTH = (1024, 2048, 4096, 8192)
 SLOW = 2_000
@@ -28,13 +29,14 @@ def matrices(size: int, device: str) -> tuple[Tensor, Tensor]:
     return weight, 1e-3 / size**0.5 * torch.randn(size, size, generator=generator, device=device)
 
 
-def ours(weight: Tensor, update: Tensor, rank: int = 1, retraction: Variant = "exponential") -> Callable[[], object]:
+def ours(weight: Tensor, update: Tensor, rank: int = 1, retraction: str = "exponential") -> Callable[[], object]:
     """The sampling and the rotation of a Projector; its copy and difference are in the training step of a layer."""
     generator = Generator(weight.device).manual_seed(0)
+    w, d = matrices_of(weight[None]), matrices_of(update[None])  # as in a group of one weight
 
     def step() -> None:
-        left, right = low_rank_change(retraction, weight, *rank_k(update, rank, generator=generator))
-        weight.addmm_(left, right.mH)
+        a, b = SAMPLERS["lsi"].sample(d, rank, [generator], None)
+        w.add_product(*RETRACTIONS[retraction].change(w, a, b), out=w)
 
     return step
 
@@ -67,7 +69,7 @@ def pogo(weight: Tensor, update: Tensor) -> Callable[[], object]:
     return optimizer.step
 
 
-def rivals(size: int, device: str) -> Contestants:
+def others(size: int, device: str) -> Contestants:
     """What others do to a whole matrix."""
     contestants = {
         "one Cayley transform": cayley(*matrices(size, device)),
@@ -87,7 +89,7 @@ def updates(device: str, size: int = 2048) -> list[Race]:
         contestants[f"textbook, {retraction}"] = by_the_book(*matrices(size, device), 1, retraction)
     slow = race(
         f"the same at rank 1, O(N^3), N = {size}",
-        {"W.add_": bare(*matrices(size, device))} | rivals(size, device),
+        {"W.add_": bare(*matrices(size, device))} | others(size, device),
         reference="W.add_",
         rounds=3,
     )
@@ -102,12 +104,39 @@ def updates(device: str, size: int = 2048) -> list[Race]:
     ]
 
 
+def bookkeeping(device: str, count: int = 1000, size: int = 16) -> Race:
+    """A step of many small weights: by SGD alone, by a Projector, and the tensor work of the latter alone.
+
+    What a Projector's step takes beyond the other two is bookkeeping: noticing changes, seeding, counting.
+    """
+    plain, module = (
+        nn.ModuleList(nn.Linear(size, size, bias=False, device=device) for _ in range(count)) for _ in "ab"
+    )
+    optimizers = [torch.optim.SGD(each.parameters(), lr=1e-3) for each in (plain, module)]
+    for parameter in (*plain.parameters(), *module.parameters()):
+        parameter.grad = torch.randn_like(parameter)
+    projector = Projector(module, "*.weight").attach(optimizers[1])
+    (group,) = projector.groups
+    generators = [Generator(device).manual_seed(i) for i in range(count)]
+
+    @torch.no_grad()
+    def tensor_work() -> None:
+        group.snapshots.take()
+        w, d = group.snapshots.subtract()
+        a, b = SAMPLERS["lsi"].sample(d, 1, generators, None)
+        w.add_product(*RETRACTIONS["exponential"].change(w, a, b), out=d)
+        group.snapshots.store()
+
+    contestants = {"SGD": optimizers[0].step, "SGD and Projector": optimizers[1].step, "its tensor work": tensor_work}
+    return race(f"step of {count} weights of {size} x {size}", contestants, reference="SGD", rounds=50)
+
+
 def growth(device: str) -> dict[str, dict[int, float]]:
     """Milliseconds of an update by method and N: the median of up to 15, in 2 s."""
     times: dict[str, dict[int, float]] = {}
     for size in GROWTH:
         contestants = {"W.add_": bare(*matrices(size, device)), "projUNN, k = 1": ours(*matrices(size, device))}
-        contestants |= rivals(size, device)
+        contestants |= others(size, device)
         for name, contestant in contestants.items():
             before = list(times.setdefault(name, {}).values())
             if before and before[-1] > SLOW:

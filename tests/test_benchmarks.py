@@ -33,6 +33,7 @@ def test_every_race_runs_at_a_small_size():
     races = [
         *update.updates("cpu", size=16),
         *layers.linear("cpu", size=8, batch=2),
+        update.bookkeeping("cpu", count=3, size=4),
         layers.recurrence("cpu", 8, time=5, batch=2),
         layers.convolution("cpu", channels=4, size=4, batch=2),
     ]

@@ -28,7 +28,7 @@ from projunn_lightning.functional import SAMPLERS
 from projunn_lightning.linalg import reshard
 from projunn_lightning.optim.attachment import Attachment, parameters_of
 from projunn_lightning.optim.settings import ProjUNNSettings, as_patterns, check_names
-from projunn_lightning.optim.step import OnUpdate, Pair
+from projunn_lightning.optim.step import Group, OnUpdate, Pair
 from projunn_lightning.optim.weight import ConstrainedWeight
 
 
@@ -86,6 +86,11 @@ class Projector:
     def constraints(self) -> dict[str, Constraint]:
         """The constraint of each constrained parameter, by name."""
         return {weight.name: weight.constraint for weight in self._weights.values()}
+
+    @property
+    def groups(self) -> list[Group]:
+        """The weights that are updated together, of all attached optimizers."""
+        return [group for attachment in self._attachments for group in attachment.groups]
 
     def _choose(self) -> dict[str, ConstrainedWeight]:
         """The weights to constrain in the module as it is now; those known already are among them."""
