@@ -16,6 +16,7 @@ from projunn_lightning.callbacks._figures import draw_once, gradient_over_time, 
 from projunn_lightning.callbacks._input_gradients import InputGradients
 from projunn_lightning.callbacks.projunn import ProjUNN
 from projunn_lightning.constraint import Constraint, declared, unitarity_errors
+from projunn_lightning.functional import Direction, Update
 from projunn_lightning.linalg import Matrices
 
 SHARE = 0.01
@@ -33,6 +34,7 @@ class UnitarityMonitor(Callback):
     - ``unitarity_error/<weight>``: below 1e-5 in float32 with :class:`~projunn_lightning.ProjUNN`;
     - ``energy_kept/<weight>``: the share ``|a b^H|_F^2 / |D|_F^2`` of the optimizer's update D that its approximation
       at rank k keeps (Kiani et al. 2022, Fig. 1a). Where it is low, a higher rank or another sampler goes further;
+    - ``residual/<weight>``: with feedback, ``|E|_F / |D|_F`` of what rank k has left out of the last updates;
     - ``stable_rank/<weight>``: ``|D|_F^2 / |D|_2^2``, the rank that D has in effect;
     - ``gradient_norm/<layer>/first`` and ``/last``: the root mean square over the first and the last tenth of the time
       steps of the norm of the loss's gradient with respect to the input of a recurrent layer. If the first is smaller
@@ -100,13 +102,14 @@ class UnitarityMonitor(Callback):
     # ---- what it sees ----
 
     @torch.no_grad()
-    def _observe(self, names: list[str], updates: Matrices, a: Tensor) -> None:
-        with self._clock("numbers", a.device):
-            energies = updates.column_norms().square().flatten(1).sum(1)
-            kept = a.abs().square().flatten(1).sum(1) / energies
-            for name, share, energy, norm in zip(names, kept, energies, updates.spectral_norms(), strict=True):
-                self._updates[f"energy_kept/{name}"] = share
-                self._updates[f"stable_rank/{name}"] = energy / norm.square()
+    def _observe(self, names: list[str], update: Update, direction: Direction, residual: Matrices | None) -> None:
+        with self._clock("numbers", update.d.device):
+            energies, norms = update.energy(), update.d.spectral_norms()
+            numbers = {"energy_kept": direction.energy_kept(update), "stable_rank": energies / norms.square()}
+            if residual is not None:
+                numbers["residual"] = (residual.column_norms().square().flatten(1).sum(1) / energies).sqrt()
+            for label, values in numbers.items():
+                self._updates |= {f"{label}/{name}": value for name, value in zip(names, values, strict=True)}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -10,6 +10,7 @@ from projunn_lightning.functional.modrelu import modrelu
 from projunn_lightning.functional.recurrence import Nonlinearity, recurrence
 from projunn_lightning.functional.retraction import (
     RETRACTIONS,
+    Change,
     Retraction,
     RetractionName,
     cayley,
@@ -17,18 +18,30 @@ from projunn_lightning.functional.retraction import (
     projunn_t,
     retract,
 )
-from projunn_lightning.functional.sampling import SAMPLERS, Sampler, SamplerName, rank_k
+from projunn_lightning.functional.sampling import (
+    SAMPLERS,
+    Direction,
+    Sampler,
+    SamplerName,
+    Update,
+    rank_k,
+    rotate,
+    sample_tangent,
+)
 from projunn_lightning.functional.unitarity import estimate_unitarity_error, unitarity_error
 from projunn_lightning.linalg import nearest_unitary, newton_schulz
 
 __all__ = [
     "RETRACTIONS",
     "SAMPLERS",
+    "Change",
+    "Direction",
     "Nonlinearity",
     "Retraction",
     "RetractionName",
     "Sampler",
     "SamplerName",
+    "Update",
     "assemble_spectrum",
     "cayley",
     "circular_convolution",
@@ -43,5 +56,7 @@ __all__ = [
     "rank_k",
     "recurrence",
     "retract",
+    "rotate",
+    "sample_tangent",
     "unitarity_error",
 ]

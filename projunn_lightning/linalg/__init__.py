@@ -4,7 +4,7 @@ from projunn_lightning.linalg.dense import Dense, nearest_unitary, newton_schulz
 from projunn_lightning.linalg.holders import matrices_of
 from projunn_lightning.linalg.matrices import Matrices
 from projunn_lightning.linalg.random import Generators, draw_, generator_for, seed_for
-from projunn_lightning.linalg.sharded import reshard
+from projunn_lightning.linalg.sharded import gathered, reshard, scattered_
 from projunn_lightning.linalg.small import exp_minus_identity, identity, orthonormalise, polar
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Matrices",
     "draw_",
     "exp_minus_identity",
+    "gathered",
     "generator_for",
     "identity",
     "matrices_of",
@@ -21,5 +22,6 @@ __all__ = [
     "orthonormalise",
     "polar",
     "reshard",
+    "scattered_",
     "seed_for",
 ]

@@ -66,6 +66,13 @@ class Dense(Matrices):
         else:
             torch.add(w, left @ right.mH, out=target)
 
+    def add_(self, other: Self, alpha: float) -> None:
+        self.tensor.add_(other.tensor, alpha=alpha)
+
+    def copy_where_(self, mask: Tensor, other: Self) -> None:
+        mask = mask.view(-1, *[1] * (self.tensor.ndim - 1))
+        torch.where(mask, other.tensor, self.tensor, out=self.tensor)
+
     def columns(self, index: Tensor) -> Tensor:
         return self.tensor.gather(-1, index[..., None, :].expand(*self.shape[:-1], index.shape[-1]))
 

@@ -45,6 +45,19 @@ class Matrices(ABC):
         """Write ``W + L R^H`` of thin L ``(*, n, k)`` and R ``(*, p, k)`` into matrices that are held alike."""
 
     @abstractmethod
+    def add_(self, other: Self, alpha: float) -> None:
+        """Add ``alpha`` times other matrices that are held alike, in place."""
+
+    @abstractmethod
+    def copy_where_(self, mask: Tensor, other: Self) -> None:
+        """Copy other matrices that are held alike, at those indices of the first dimension where the mask is true.
+
+        Args:
+            mask: ``(G,)`` of bool, for matrices ``(G, *, n, p)``.
+            other: the matrices to copy; where the mask is false they may be NaN.
+        """
+
+    @abstractmethod
     def columns(self, index: Tensor) -> Tensor:
         """The columns ``(*, n, k)`` with the given indices ``(*, k)``."""
 

@@ -120,6 +120,12 @@ class Sharded(Matrices):
         for (rows, columns, values), target in zip(self.blocks, out.blocks, strict=True):
             torch.addmm(values, left[rows], right[columns].mH, out=target.values)
 
+    def add_(self, other: Self, alpha: float) -> None:
+        self.local.add_(other.local, alpha=alpha)
+
+    def copy_where_(self, mask: Tensor, other: Self) -> None:
+        torch.where(mask, other.local, self.local, out=self.local)  # sharded matrices come one by one: G = 1
+
     def columns(self, index: Tensor) -> Tensor:
         return self.matmul(one_hot(index, self.shape[-1]).to(self.dtype).mT)
 
@@ -192,6 +198,20 @@ class Sharded(Matrices):
         for group in self.groups:
             dist.all_reduce(torch.view_as_real(thin) if thin.is_complex() else thin, group=group)
         return thin
+
+
+def gathered(tensor: Tensor | None) -> Tensor | None:
+    """All of a tensor on every process; a tensor that is not sharded, or None, as it is."""
+    return tensor.full_tensor() if tensor is not None and Sharded.holds(tensor) else tensor
+
+
+def scattered_(target: Tensor, whole: Tensor) -> None:
+    """Copy a whole tensor into one that may be sharded; each process takes its part."""
+    if Sharded.holds(target):
+        from torch.distributed.tensor import distribute_tensor
+
+        whole = distribute_tensor(whole.to(target.device), target.device_mesh, target.placements)
+    target.copy_(whole)
 
 
 def reshard(module: nn.Module) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from projunn_lightning._compat import hooked_steps
 from projunn_lightning.constraint import Constraint
@@ -55,6 +57,7 @@ class Attachment:
         self.groups: list[Group] = []
         self._open: list[Group] = []  # the groups of a step that is not finished
         self._depth = 0  # of steps within steps
+        self._coordinates: list[RemovableHandle] = []
         self.hold()
         self._handles = [
             optimizer.register_step_pre_hook(self._before_step),
@@ -68,18 +71,31 @@ class Attachment:
         self._links = links_to(self.owner.module, self.owner.constraints)
         self._parameters = list(parameters_of(self.optimizer))
         self._layouts = self._present_layouts()
+        self._change_coordinates()
+
+    def _change_coordinates(self) -> None:
+        """In skew coordinates, let the gradients of the weights reach the optimizer in the Lie algebra."""
+        for handle in self._coordinates:
+            handle.remove()
+        self._coordinates = []
+        if self.owner.settings.coordinates == "skew":
+            self._coordinates = [
+                parameter.register_hook(partial(to_skew, weight.constraint, parameter))
+                for weight, parameter in self.pairs
+                if parameter.requires_grad
+            ]
 
     def unchanged(self) -> set[int]:
-        """The ids of the parameters that were held at the last step, with the same dtype, device and shape."""
+        """The ids of the parameters that were held at the last step, with the same layout and dtype."""
         layouts = zip(self.pairs, self._present_layouts(), self._layouts, strict=True)
         return {id(parameter) for (_, parameter), now, before in layouts if now == before}
 
     def _present_layouts(self) -> list[tuple[object, ...]]:
-        return [(parameter.dtype, parameter.device, parameter.shape) for _, parameter in self.pairs]
+        return [(each.dtype, each.device, each.shape, each.requires_grad) for _, each in self.pairs]
 
     def detach(self) -> None:
         """Remove the hooks, and undo a step that was broken off."""
-        for handle in self._handles:
+        for handle in (*self._handles, *self._coordinates):
             handle.remove()
         self._undo()
 
@@ -128,7 +144,7 @@ class Attachment:
             self.hold()
 
     def _changed(self) -> bool:
-        """Whether another object, dtype, device or shape is where it was not at the last step.
+        """Whether another object, dtype, device, shape or freezing is where it was not at the last step.
 
         It runs twice a step over all weights, and so does not look parameters up by their names.
         """
@@ -139,6 +155,20 @@ class Attachment:
             or any(held.get(key) is not value for held, key, value in self._links)
             or self._present_layouts() != self._layouts
         )
+
+
+def to_skew(constraint: Constraint, parameter: Tensor, gradient: Tensor) -> Tensor:
+    """A gradient G of square matrices W in the coordinates of the Lie algebra, ``(G W^H - W G^H) / 2``.
+
+    It is linear in G, and so right for the parts of an accumulated gradient, for averages over processes and for a
+    scaled loss. Weights are updated in place, so that W is the weight at the time of the backward pass.
+    """
+    with torch.autocast(gradient.device.type, enabled=False):
+        w, g = constraint.matrices(parameter.detach()).whole(), constraint.matrices(gradient).whole()
+        assert w is not None
+        assert g is not None
+        x = g @ w.mH
+        return (0.5 * (x - x.mH)).reshape(gradient.shape)
 
 
 def parameters_of(optimizer: Optimizer) -> Iterator[Tensor]:

@@ -113,15 +113,29 @@ class Projector:
 
     def _check_settings(self, name: str, parameter: Tensor, constraint: Constraint) -> None:
         """Check that the settings fit the weight."""
-        matrices = constraint.matrices(parameter)
+        matrices, settings = constraint.matrices(parameter), self.settings
         n, p = matrices.shape[-2:]
-        if self.settings.rank > min(n, p):
-            raise ConstraintError(f"rank {self.settings.rank} is above min(n, p) = {min(n, p)} of {name} ({n} x {p})")
-        if SAMPLERS[self.settings.sampler].needs_whole and matrices.whole() is None:
+        if settings.rank != "full" and settings.rank > min(n, p):
+            raise ConstraintError(f"rank {settings.rank} is above min(n, p) = {min(n, p)} of {name} ({n} x {p})")
+        if settings.coordinates == "skew" and n != p:
+            raise ConstraintError(
+                f"coordinates='skew' are for square matrices, and {name} is {n} x {p}; use coordinates='weight' for it"
+            )
+        if matrices.whole() is None:
+            self._check_sharded(name)
+
+    def _check_sharded(self, name: str) -> None:
+        """Check that the settings fit a weight of which this process holds a part only."""
+        settings, sharded = self.settings, f"and {name} is sharded"
+        if settings.rank == "full":
+            raise ConstraintError(f"rank='full' needs the whole weight on one process, {sharded}; choose a number")
+        if settings.coordinates == "skew":
+            raise ConstraintError(f"coordinates='skew' need the whole weight, {sharded}; use coordinates='weight'")
+        if SAMPLERS[settings.sampler].needs_whole:
             others = ", ".join(repr(other) for other, sampler in SAMPLERS.items() if not sampler.needs_whole)
             raise ConstraintError(
-                f"sampler {self.settings.sampler!r} needs the whole update of {name} on one process, and the weight is "
-                f"sharded; choose one of {others}"
+                f"sampler {settings.sampler!r} needs the whole update of {name} on one process, {sharded}; choose one "
+                f"of {others}"
             )
 
     def _parameter(self, weight: ConstrainedWeight) -> Tensor:
@@ -144,24 +158,52 @@ class Projector:
 
         Raises:
             ConstraintError: if a constrained parameter that requires a gradient is held by none of them, is not in
-                full precision any more, or is not finite. No weight has been touched then.
-            ProjUNNError: if this projector is attached already, or another one to one of the optimizers.
+                full precision any more, or is not finite; or if another projector, attached to the same optimizer,
+                constrains one of the weights. No weight has been touched then.
+            ProjUNNError: if this projector is attached already.
         """
         if self._attachments:
             raise ProjUNNError("the projector is attached already; call detach() first")
         optimizers = tuple(map(unwrapped, optimizers))
-        if any(
-            isinstance(getattr(hook, "__self__", None), Attachment)
-            for each in optimizers
-            for hook in step_pre_hooks(each)
-        ):
-            raise ProjUNNError("another projector is attached to an optimizer, and would take its updates twice")
+        self._refuse_overlap(optimizers)
+        self._refuse_skew(optimizers)
         weights = list(self._weights.values())
         self._start(weights, optimizers)
         self._attachments = [Attachment(self, optimizer) for optimizer in optimizers]
         for optimizer in optimizers:
             self._warn_of_weight_decay(optimizer, weights)
         return self
+
+    def _refuse_overlap(self, optimizers: Iterable[Optimizer]) -> None:
+        """Check that no other projector updates one of the weights."""
+        own = {id(self._parameter(weight)): weight.name for weight in self._weights.values()}
+        for optimizer in optimizers:
+            for hook in step_pre_hooks(optimizer):
+                other = getattr(hook, "__self__", None)
+                for _, parameter in other.pairs if isinstance(other, Attachment) else ():
+                    if name := own.get(id(parameter)):
+                        raise ConstraintError(
+                            f"{name} is constrained by another projector that is attached to the same optimizer, and "
+                            "its update would be taken twice; give each projector weights of its own"
+                        )
+
+    def _refuse_skew(self, optimizers: Iterable[Optimizer]) -> None:
+        """Check that the optimizers can work in skew coordinates, where they are asked for."""
+        if self.settings.coordinates != "skew":
+            return
+        for optimizer in optimizers:
+            if isinstance(optimizer, torch.optim.LBFGS):
+                raise ConstraintError(
+                    "LBFGS evaluates its closure at several weights in a step, and the coordinates of coordinates="
+                    "'skew' belong to one weight; use coordinates='weight'"
+                )
+            for group in optimizer.param_groups:
+                names = ", ".join(weight.name for weight, _ in self._among(self._weights.values(), group["params"]))
+                if names and group.get("weight_decay", 0):
+                    raise ConstraintError(
+                        f"weight_decay={group['weight_decay']} on {names}: with coordinates='skew' the decay would be "
+                        "taken for a rotation. Put constrained weights in a parameter group with weight_decay=0"
+                    )
 
     def detach(self) -> None:
         """Remove the hooks.
@@ -184,6 +226,8 @@ class Projector:
             ConstraintError: as :meth:`attach`.
         """
         self._start(list(self._weights.values()), [each.optimizer for each in self._attachments])
+        for attachment in self._attachments:
+            attachment.hold()
 
     def _start(self, weights: Sequence[ConstrainedWeight], optimizers: Iterable[Optimizer]) -> None:
         reshard(self.module)
@@ -217,6 +261,7 @@ class Projector:
             # A double that is off by more than 1e-10 was a float32 once, and unitary to the rounding of that only.
             if off or (torch.finfo(parameter.dtype).eps < 1e-10 and error > 1e-10):
                 initialise_(weight.name, parameter, weight.constraint)
+                weight.forget()
             weight.unitary = True
 
     def _warn_of_weight_decay(self, optimizer: Optimizer, weights: Sequence[ConstrainedWeight]) -> None:

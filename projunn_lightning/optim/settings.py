@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from projunn_lightning.errors import ConfigError, near_misses, one_of
 from projunn_lightning.functional import RETRACTIONS, SAMPLERS, RetractionName, SamplerName
@@ -14,39 +14,55 @@ class ProjUNNSettings:
     """How the optimizer's update of a constrained weight is applied.
 
     Args:
-        rank: k, the rank at which an update is taken, from 1 to the smaller side of each weight. The paper's is 1.
+        rank: k, the rank at which an update is taken, from 1 to the smaller side of each weight; or ``"full"``, the
+            whole update by dense algebra in O(N^3), where that is affordable.
         retraction: the way back to the manifold: ``"exponential"`` (projUNN-T), ``"polar"`` (projUNN-D) or
             ``"cayley"``, see :func:`projunn_lightning.functional.retract`.
-        sampler: how the rank-k part of an update is found: ``"lsi"``, ``"column"``, ``"subspace"`` or ``"svd"``, see
-            :func:`projunn_lightning.functional.rank_k`.
+        sampler: how the rank-k part of an update is found: ``"tangent"``, see
+            :func:`projunn_lightning.functional.sample_tangent`; or ``"lsi"``, ``"column"`` (the paper's),
+            ``"subspace"`` or ``"svd"``, see :func:`projunn_lightning.functional.rank_k`.
+        feedback: rho, the share of what rank k left out of the last updates that is added to the next one, from 0 to
+            below 1. It keeps a residual as large as the weight, and wants a smaller learning rate: about (1 - rho)
+            times the former in problems without noise.
+        coordinates: ``"weight"``, in which the optimizer sees the weight's gradient as it is; or ``"skew"``, in which
+            it sees the gradient in the Lie algebra, a skew matrix, for square weights. An optimizer that scales each
+            entry, such as RMSprop or Adam, often learns faster in them.
         lr_divider: divides the update of constrained weights (the paper's separate unitary learning rate).
         tolerance: the unitarity error to stay below; half of it triggers a re-orthonormalisation.
         seed: seeds the random sketches, which are a function of (seed, step, parameter name) alone.
 
     Raises:
-        ConfigError: if a value has the wrong type, is unknown or is out of range.
+        ConfigError: if a value has the wrong type, is unknown, is out of range, or does not go with another one.
     """
 
-    rank: int = 1
+    rank: int | Literal["full"] = 1
     retraction: RetractionName = "exponential"
     sampler: SamplerName = "lsi"
+    feedback: float = 0.0
+    coordinates: Literal["weight", "skew"] = "weight"
     lr_divider: float = 1.0
     tolerance: float = 1e-5
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Check every value."""
-        for name in ("rank", "seed"):
-            _check_type(name, getattr(self, name), int, "a whole number")
+        if self.rank != "full":
+            _check_type("rank", self.rank, int, "a whole number or 'full'")
+            if self.rank < 1:
+                raise ConfigError(f"rank must be a whole number of 1 or more, or 'full', found {self.rank}")
+        _check_type("seed", self.seed, int, "a whole number")
+        for name in ("lr_divider", "tolerance", "feedback"):
+            _check_type(name, getattr(self, name), (int, float), "a number")
         for name in ("lr_divider", "tolerance"):
-            value = getattr(self, name)
-            _check_type(name, value, (int, float), "a number")
-            if not 0 < value < float("inf"):
-                raise ConfigError(f"{name} must be positive and finite, found {value}")
-        if self.rank < 1:
-            raise ConfigError(f"rank must be a whole number of 1 or more, found {self.rank}")
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name} must be positive and finite, found {getattr(self, name)}")
+        if not 0 <= self.feedback < 1:
+            raise ConfigError(f"feedback must be in [0, 1), found {self.feedback}")
+        if self.feedback and self.rank == "full":
+            raise ConfigError("feedback adds what rank k left out, and rank='full' leaves nothing out: set feedback=0")
         one_of("retraction", self.retraction, RETRACTIONS, ConfigError)
         one_of("sampler", self.sampler, SAMPLERS, ConfigError)
+        one_of("coordinates", self.coordinates, ("weight", "skew"), ConfigError)
 
 
 def check_names(settings: dict[str, Any]) -> None:

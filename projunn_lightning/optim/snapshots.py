@@ -30,6 +30,9 @@ class Snapshots(Protocol):
     def store(self) -> None:
         """Write to the parameters what now stands in the memory of D."""
 
+    def residuals(self) -> tuple[Matrices, list[Tensor]]:
+        """Zeros for matrices ``(G, *, n, p)``, and the views of their memory that are shaped as the parameters."""
+
 
 class LargeWeight:
     """One parameter; D is computed in the parameter's own memory, where that can be viewed as matrices."""
@@ -54,6 +57,10 @@ class LargeWeight:
     def store(self) -> None:
         self.update.store_(self.parameter)
 
+    def residuals(self) -> tuple[Matrices, list[Tensor]]:
+        residual = torch.zeros_like(self.parameter, memory_format=torch.contiguous_format)
+        return self.constraint.matrices(residual).unsqueeze(), [residual]
+
 
 class SmallWeights:
     """Several parameters of one shape, stacked: there the calls cost more than the copies."""
@@ -77,3 +84,7 @@ class SmallWeights:
 
     def store(self) -> None:
         foreach_copy_(self.parameters, self.after.unbind())
+
+    def residuals(self) -> tuple[Matrices, list[Tensor]]:
+        residuals = torch.zeros_like(self.before)
+        return Dense(residuals.view(self.matrices[0].shape)), list(residuals.unbind())

@@ -8,8 +8,8 @@ import torch
 from torch import Generator, Tensor
 
 from projunn_lightning.constraint import initialise_
-from projunn_lightning.functional import RETRACTIONS, SAMPLERS
-from projunn_lightning.linalg import Matrices, seed_for
+from projunn_lightning.functional import RETRACTIONS, SAMPLERS, Change, Direction, Sampler, Update
+from projunn_lightning.linalg import Matrices, orthonormalise, scattered_, seed_for
 from projunn_lightning.optim.settings import ProjUNNSettings
 from projunn_lightning.optim.snapshots import LargeWeight, SmallWeights, Snapshots
 from projunn_lightning.optim.weight import ConstrainedWeight
@@ -20,8 +20,8 @@ CHECK_EVERY = 64
 SMALL = 1 << 18
 """Weights with at most this many entries are updated in batches of equal shape, because call overhead dominates."""
 
-OnUpdate = Callable[[list[str], Matrices, Tensor], None]
-"""It is called with the names of weights, their updates D ``(G, *, n, p)`` and the a of their samples ``D ~ a b^H``."""
+OnUpdate = Callable[[list[str], Update, Direction, Matrices | None], None]
+"""It is called with the names of G weights, their updates, what was sampled of them, and their residuals so far."""
 
 Pair = tuple[ConstrainedWeight, Tensor]
 """A weight and its parameter."""
@@ -48,11 +48,12 @@ class Group:
         )
         self._generators = [Generator(self.device) for _ in pairs]
         self._seeds = [seed_for(f"{settings.seed}/{weight.name}") for weight in self.weights]
-        # The counts and bases of all weights lie in one tensor each, of which every weight holds a view.
+        # The states of all weights lie in one tensor each, of which every weight holds a view.
         self._skipped = torch.stack([weight.skipped.to(self.device) for weight in self.weights])
         for weight, skipped in zip(self.weights, self._skipped, strict=True):
             weight.skipped = skipped
         self._basis: Tensor | None = None
+        self._residual = self._restored_residual() if settings.feedback else None
         self._undo: tuple[Tensor, Tensor | None, list[Tensor | None]] | None = None
 
     def restore(self) -> None:
@@ -66,28 +67,13 @@ class Group:
             self._undo = None
 
     def update(self, on_update: OnUpdate | None = None) -> None:
-        """Replace each parameter by its snapshot, rotated by the rank-k part of (parameter - snapshot)."""
-        sampler, settings = SAMPLERS[self.settings.sampler], self.settings
+        """Replace each parameter by its snapshot, moved on the manifold by (parameter - snapshot)."""
         self._undo = self._skipped.clone(), self._basis, [weight.basis for weight in self.weights]
         w, d = self.snapshots.subtract()
-        generators = self._seeded()
-        basis = self._warm_basis(d, generators) if sampler.keeps_basis else None
-        a, b = sampler.sample(d, settings.rank, generators, basis)
-        if on_update is not None:
-            on_update([weight.name for weight in self.weights], d, a)
-        left, right = RETRACTIONS[settings.retraction].change(w, a / settings.lr_divider, b)
-        # Whatever is not finite in D shows in these thin factors; they are zeroed without a host synchronisation.
-        dims = tuple(range(1, left.ndim))
-        finite = torch.isfinite(left).all(dims, keepdim=True) & torch.isfinite(right).all(dims, keepdim=True)
-        w.add_product(torch.where(finite, left, 0), torch.where(finite, right, 0), out=d)
+        finite = self._full(w, d) if self.settings.rank == "full" else self._sampled(w, d, on_update)
         self.snapshots.store()
         self._latest = d  # which holds the new weights now
-        self._skipped.add_(~finite.flatten())
-        if basis is not None:  # an update that is zero or skipped has no direction to remember
-            moved = finite & (a != 0).any(dim=-1, keepdim=True).any(dim=-2, keepdim=True)
-            self._basis = torch.where(moved, b, basis)
-            for weight, own in zip(self.weights, self._basis, strict=True):
-                weight.basis = own
+        self._skipped.add_(~finite)
 
     def finish(self) -> None:
         """Count the step, and correct the rounding drift of the weights that are due."""
@@ -98,23 +84,81 @@ class Group:
         if any(due):
             self._correct_drift(due)
 
+    def _sampled(self, w: Matrices, d: Matrices, on_update: OnUpdate | None) -> Tensor:
+        """Turn updates D into the new weights by their rank-k part; returns which of them are finite, ``(G,)``."""
+        sampler, settings = SAMPLERS[self.settings.sampler], self.settings
+        if self._residual is not None:
+            d.add_(self._residual, alpha=settings.feedback)
+        update = Update(d, w, skew=settings.coordinates == "skew")
+        generators = self._seeded()
+        basis = self._warm_basis(update, sampler, generators)
+        direction, next_basis = sampler.sample(update, int(settings.rank), generators, basis)
+        if on_update is not None:
+            on_update([weight.name for weight in self.weights], update, direction, self._residual)
+        change = direction.change(RETRACTIONS[settings.retraction], update, settings.lr_divider)
+        # Whatever is not finite in D shows in these thin factors; they are zeroed without a host synchronisation.
+        finite = torch.isfinite(change.left).flatten(1).all(1) & torch.isfinite(change.right).flatten(1).all(1)
+        mask = finite.view(-1, *[1] * (change.left.ndim - 1))
+        if self._residual is not None:
+            self._leave_out(update, change, finite, mask)
+        w.add_product(torch.where(mask, change.left, 0), torch.where(mask, change.right, 0), out=d)
+        if next_basis is not None and basis is not None:
+            # An update that is zero or skipped has no direction to remember.
+            moved = mask & ~direction.is_zero().view_as(mask)
+            self._basis = torch.where(moved, next_basis, basis)
+            for weight, own in zip(self.weights, self._basis, strict=True):
+                weight.basis = own
+        return finite
+
+    def _leave_out(self, update: Update, change: Change, finite: Tensor, mask: Tensor) -> None:
+        """Keep the residual E = M - (what is applied, to first order) of M, which stands in the memory of D."""
+        assert self._residual is not None
+        self._residual.copy_where_(finite, update.d)
+        left, right = change.linear()
+        left = torch.where(mask, left, 0) * -self.settings.lr_divider
+        self._residual.add_product(left, torch.where(mask, right, 0), out=self._residual)
+
+    def _full(self, w: Matrices, d: Matrices) -> Tensor:
+        """Turn whole updates D into the new weights by dense algebra; returns which of them are finite, ``(G,)``."""
+        update = Update(d, w, skew=self.settings.coordinates == "skew")
+        whole, target = w.tall().whole(), d.tall().whole()
+        assert whole is not None
+        assert target is not None
+        finite = torch.isfinite(target).flatten(1).all(1)
+        mask = finite.view(-1, *[1] * (target.ndim - 1))
+        step = torch.where(mask, target, 0) / self.settings.lr_divider
+        omega = update.dense_omega(step, whole)
+        along = omega @ whole if update.skew else step
+        new = RETRACTIONS[self.settings.retraction].dense(whole, omega, along)
+        target.copy_(torch.where(mask, new, whole))
+        return finite
+
     def _seeded(self, salt: int = 0) -> list[Generator]:
         """The random numbers for this step of each weight: a function of (seed, step of the weight, its name)."""
         for generator, seed, weight in zip(self._generators, self._seeds, self.weights, strict=True):
             generator.manual_seed((seed + weight.step * 0x9E3779B1 + salt) % 2**63)  # torch's on the CPU keep 32 bits
         return self._generators
 
-    def _warm_basis(self, d: Matrices, generators: list[Generator]) -> Tensor:
+    def _warm_basis(self, update: Update, sampler: Sampler, generators: list[Generator]) -> Tensor | None:
         """The basis of the last update; random at first, and where a checkpoint holds one of another rank."""
-        if self._basis is not None:
+        if sampler.basis_rows is None or self._basis is not None:
             return self._basis
-        basis = d.new_empty(*d.shape[:-2], d.shape[-1], self.settings.rank)
+        basis = update.d.new_empty(*update.d.shape[:-2], sampler.basis_rows(update), int(self.settings.rank))
         for weight, own, generator in zip(self.weights, basis, generators, strict=True):
             if weight.basis is not None and weight.basis.shape == own.shape:
                 own.copy_(weight.basis)
             else:
-                own.normal_(generator=generator)
+                own.copy_(orthonormalise(own.normal_(generator=generator)))
         return basis
+
+    def _restored_residual(self) -> Matrices:
+        """Memory for the residuals, with the values that the weights hold where they fit."""
+        matrices, residuals = self.snapshots.residuals()
+        for weight, residual in zip(self.weights, residuals, strict=True):
+            if weight.residual is not None and weight.residual.shape == residual.shape:
+                scattered_(residual, weight.residual)
+            weight.residual = residual
+        return matrices
 
     def _correct_drift(self, due: list[bool]) -> None:
         errors = self._latest.estimate_unitarity_error(self._seeded(salt=1)).reshape(len(due), -1).amax(1)

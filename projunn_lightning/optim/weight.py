@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from projunn_lightning.constraint import Constraint
+from projunn_lightning.linalg import gathered
 
 
 @dataclass(eq=False)  # hashed by identity
@@ -22,7 +23,8 @@ class ConstrainedWeight:
         step: the number of updates so far.
         reorthonormalisations: how many times its drift was corrected.
         skipped: how many updates were not finite, a scalar on the weight's device.
-        basis: the basis of the last update, for a sampler that keeps one; ``(*, p, k)``.
+        basis: the basis of the last update, for a sampler that keeps one; ``(*, rows, k)``.
+        residual: E, what rank k has left out of the last updates, a tensor like the parameter; None without feedback.
     """
 
     name: str
@@ -32,11 +34,19 @@ class ConstrainedWeight:
     reorthonormalisations: int = 0
     skipped: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.long))
     basis: Tensor | None = None
+    residual: Tensor | None = None
+
+    def forget(self) -> None:
+        """Drop what belongs to the weight's present values: they have been replaced by others."""
+        self.basis = self.residual = None
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to repeat an unbroken one."""
-        names = ("step", "reorthonormalisations", "skipped", "basis")
-        return {name: getattr(self, name) for name in names}
+        """What a resumed run needs to repeat an unbroken one.
+
+        The residual of a sharded weight is gathered, so that all processes have to ask.
+        """
+        state = {name: getattr(self, name) for name in ("step", "reorthonormalisations", "skipped", "basis")}
+        return state | {"residual": gathered(self.residual)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load what :meth:`state_dict` returned."""

@@ -5,7 +5,7 @@ import torch
 from lightning.pytorch import Callback
 from torch import nn
 
-from projunn_lightning import Projector, ProjUNN, ProjUNNError, orthogonal
+from projunn_lightning import ConstraintError, Projector, ProjUNN, orthogonal
 from tests.support.fits import Net, error, loader, steps, trainer
 
 
@@ -109,10 +109,10 @@ def test_optimizers_set_up_anew_in_mid_run():
     assert steps(method) == {"first.weight": 12}
 
 
-def test_two_projectors_of_one_optimizer_are_refused():
+def test_two_projectors_of_one_weight_are_refused():
     layer, optimizer = one()
     first = Projector(layer).attach(optimizer)
-    with pytest.raises(ProjUNNError, match="another projector is attached to an optimizer"):
+    with pytest.raises(ConstraintError, match="weight is constrained by another projector that is attached"):
         Projector(layer).attach(optimizer)
     first.detach()
     Projector(layer).attach(optimizer)

@@ -11,17 +11,21 @@ from projunn_lightning.optim import ProjUNNSettings
 from tests.support.toys import registered
 
 BAD = [
-    ({"rank": 0}, "rank must be a whole number of 1 or more, found 0"),
-    ({"rank": 1.5}, "rank must be a whole number, found 1.5"),
-    ({"rank": "2"}, "rank must be a whole number, found '2'"),
-    ({"rank": True}, "rank must be a whole number, found True"),
-    ({"rank": None}, "rank must be a whole number, found None"),
+    ({"rank": 0}, "rank must be a whole number of 1 or more, or 'full', found 0"),
+    ({"rank": 1.5}, "rank must be a whole number or 'full', found 1.5"),
+    ({"rank": "2"}, "rank must be a whole number or 'full', found '2'"),
+    ({"rank": True}, "rank must be a whole number or 'full', found True"),
+    ({"rank": None}, "rank must be a whole number or 'full', found None"),
     ({"retraction": "qr"}, "unknown retraction 'qr', expected one of exponential, polar, cayley"),
-    ({"sampler": "qr"}, "unknown sampler 'qr', expected one of lsi, column, subspace, svd"),
+    ({"sampler": "qr"}, "unknown sampler 'qr', expected one of tangent, lsi, column, subspace, svd"),
     ({"lr_divider": "8"}, "lr_divider must be a number, found '8'"),
     ({"lr_divider": 0.0}, "lr_divider must be positive and finite, found 0.0"),
     ({"lr_divider": float("nan")}, "lr_divider must be positive and finite, found nan"),
     ({"tolerance": -1.0}, "tolerance must be positive and finite, found -1.0"),
+    ({"rank": "ful"}, "rank must be a whole number or 'full', found 'ful'"),
+    ({"feedback": 1.0}, "feedback must be in [0, 1), found 1.0"),
+    ({"feedback": 0.5, "rank": "full"}, "feedback adds what rank k left out, and rank='full' leaves nothing out"),
+    ({"coordinates": "lie"}, "unknown coordinates 'lie', expected one of weight, skew"),
     ({"seed": 0.5}, "seed must be a whole number, found 0.5"),
     ({"rnk": 2}, "unknown setting 'rnk'; near misses: rank"),
     ({"variant": "polar"}, "unknown setting 'variant'; near misses: rank, retraction"),
@@ -40,7 +44,16 @@ def test_bad_values_are_refused_by_name(constrains, settings, message):
 
 
 def test_the_projector_and_the_callback_take_every_setting():
-    settings = {"rank": 2, "retraction": "cayley", "sampler": "svd", "lr_divider": 2.0, "tolerance": 1e-6, "seed": 3}
+    settings = {
+        "rank": 2,
+        "retraction": "cayley",
+        "sampler": "svd",
+        "feedback": 0.5,
+        "coordinates": "skew",
+        "lr_divider": 2.0,
+        "tolerance": 1e-6,
+        "seed": 3,
+    }
     assert settings.keys() == {field.name for field in fields(ProjUNNSettings)}
     expected = ProjUNNSettings(**settings)
     assert Projector(nn.Linear(4, 4), "weight", **settings).settings == expected

@@ -1,9 +1,11 @@
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
 
 from projunn_lightning import Projector, orthogonal
-from projunn_lightning.functional import RETRACTIONS, SAMPLERS, Retraction, unitarity_error
+from projunn_lightning.functional import RETRACTIONS, SAMPLERS, unitarity_error
 from projunn_lightning.optim import step
 from tests.support.toys import registered
 
@@ -55,7 +57,7 @@ def test_they_are_taken_in_one_call_and_large_ones_one_by_one(monkeypatch):
         model = layers(*SHAPES)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         projector = Projector(model).attach(optimizer)
-        projector.on_update = lambda names, updates, a: seen.append((len(names), tuple(updates.shape)))
+        projector.on_update = lambda names, update, *_: seen.append((len(names), tuple(update.d.shape)))
         optimizer.step()
         return sorted(seen)
 
@@ -93,9 +95,10 @@ def test_an_interrupt_in_its_midst_leaves_all_weights_and_counts_as_before_the_s
         calls.append(args)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return RETRACTIONS["exponential"].factors(*args)
+        return RETRACTIONS["exponential"].core(*args)
 
-    monkeypatch.setitem(RETRACTIONS, "interrupted", Retraction("", interrupted_the_second_time))
+    interrupted = dataclasses.replace(RETRACTIONS["exponential"], core=interrupted_the_second_time)
+    monkeypatch.setitem(RETRACTIONS, "interrupted", interrupted)
     projector = Projector(model, sampler="subspace", retraction="interrupted").attach(optimizer)
     with pytest.raises(KeyboardInterrupt):
         optimizer.step()

@@ -33,6 +33,29 @@ def _skew(weight: Tensor, update: Tensor) -> Tensor:
     return (x - x.mH) / 2
 
 
+def tangent_sample(weight: Tensor, update: Tensor, basis: Tensor) -> Tensor:
+    """The projection of Omega on the skew matrices that touch the span of an orthonormal basis C.
+
+    That is Omega less the part that is outside of the span on both sides.
+    """
+    w, d = (weight.mH, update.mH) if weight.shape[-2] < weight.shape[-1] else (weight, update)
+    omega = _skew(w, d)
+    rest = torch.eye(omega.shape[-1], dtype=omega.dtype) - basis @ basis.mH
+    return omega - rest @ omega @ rest
+
+
+def along(retraction: str, weight: Tensor, a: Tensor) -> Tensor:
+    """W moved along A W by a dense skew-Hermitian A."""
+    if weight.shape[-2] < weight.shape[-1]:
+        return along(retraction, weight.mH, a).mH
+    identity = torch.eye(a.shape[-1], dtype=a.dtype)
+    if retraction == "polar":
+        return nearest_unitary(identity + a) @ weight
+    if retraction == "exponential":
+        return torch.matrix_exp(a) @ weight
+    return torch.linalg.solve(identity - a / 2, (identity + a / 2) @ weight)
+
+
 ORACLES = {"exponential": tangent, "polar": direct, "cayley": cayley}
 
 SHAPES = [(12, 12), (20, 12), (12, 20), (13, 12), (2, 3, 9, 9)]

@@ -6,20 +6,15 @@ import pytest
 import torch
 
 from projunn_lightning.functional import RETRACTIONS, SAMPLERS, Retraction, Sampler
-from projunn_lightning.functional.retraction.base import rotation_factors
-from projunn_lightning.functional.sampling.base import gaussian
+from projunn_lightning.functional.sampling.base import LowRank, gaussian
 from projunn_lightning.linalg import identity, orthonormalise
 from tests.support.oracles import ORACLES
 
 
-def twice_half(weight, a, b):
+def twice_half(s):
     """Two Cayley transforms by half the angle: ``(I + C)^2 - I = 2 C + C^2``."""
-
-    def core(s):
-        c = torch.linalg.solve(identity(s) - 0.25 * s, 0.5 * s)
-        return 2 * c + c @ c
-
-    return rotation_factors(weight, a, b, core)
+    c = torch.linalg.solve(identity(s) - 0.25 * s, 0.5 * s)
+    return 2 * c + c @ c
 
 
 def twice_half_dense(weight, update):
@@ -33,16 +28,21 @@ def twice_half_dense(weight, update):
 
 def by_two_products(update, rank, generator, basis):
     """A sketch of the rows that one more power step improves."""
-    sketch = orthonormalise(update.matmul(orthonormalise(gaussian(update, update.shape[-1], rank, generator))))
-    b = orthonormalise(update.mH.matmul(sketch))
-    return update.matmul(b), b
+    d = update.d
+    sketch = orthonormalise(d.matmul(orthonormalise(gaussian(d, d.shape[-1], rank, generator))))
+    b = orthonormalise(d.mH.matmul(sketch))
+    return LowRank(d.matmul(b), b), None
 
 
 @contextmanager
 def registered():
     """Register a retraction and a sampler, both named ``"toy"``."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(RETRACTIONS, "toy", Retraction("two Cayley transforms by half the angle", twice_half))
+        patch.setitem(
+            RETRACTIONS,
+            "toy",
+            Retraction("two half Cayley transforms", twice_half, lambda w, omega, d: w + twice_half(omega) @ w),
+        )
         patch.setitem(ORACLES, "toy", twice_half_dense)
         patch.setitem(SAMPLERS, "toy", Sampler("a sketch of the rows after a power step", by_two_products))
         yield

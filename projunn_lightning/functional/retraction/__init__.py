@@ -5,12 +5,23 @@ from typing import TYPE_CHECKING, Literal
 from torch import Tensor
 
 from projunn_lightning.errors import one_of
-from projunn_lightning.functional.retraction.base import Factors, Retraction
+from projunn_lightning.functional.retraction.base import Change, Retraction, Rotation, skew_part
 from projunn_lightning.functional.retraction.cayley import CAYLEY, cayley
 from projunn_lightning.functional.retraction.exponential import EXPONENTIAL, projunn_t
 from projunn_lightning.functional.retraction.polar import POLAR, projunn_d
 
-__all__ = ["RETRACTIONS", "Factors", "Retraction", "RetractionName", "cayley", "projunn_d", "projunn_t", "retract"]
+__all__ = [
+    "RETRACTIONS",
+    "Change",
+    "Retraction",
+    "RetractionName",
+    "Rotation",
+    "cayley",
+    "projunn_d",
+    "projunn_t",
+    "retract",
+    "skew_part",
+]
 
 RETRACTIONS: dict[str, Retraction] = {
     "exponential": EXPONENTIAL,

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,28 +22,72 @@ from torch import Tensor
 from projunn_lightning.errors import ProjUNNError
 from projunn_lightning.linalg import Matrices, matrices_of
 
-Factors = tuple[Tensor, Tensor]
-"""Thin L ``(*, n, m)`` and R ``(*, p, m)`` with ``W' = W + L R^H``."""
+
+class Change(NamedTuple):
+    """The change of a weight as a product of thin factors, and the same to first order in the update.
+
+    Attributes:
+        left: L ``(*, n, m)`` with ``W' = W + L R^H``.
+        right: R ``(*, p, m)``.
+        linear: a function that returns L and R of the first-order change.
+    """
+
+    left: Tensor
+    right: Tensor
+    linear: Callable[[], tuple[Tensor, Tensor]]
+
+    def mH(self) -> Change:
+        """The change of the conjugate transpose."""
+
+        def linear() -> tuple[Tensor, Tensor]:
+            left, right = self.linear()
+            return right, left
+
+        return Change(self.right, self.left, linear)
+
+
+class Rotation(NamedTuple):
+    """A skew-Hermitian matrix of low rank, ``A = Q S Q^H``.
+
+    Attributes:
+        q: Q ``(*, n, m)``, with orthonormal columns.
+        s: S ``(*, m, m)``, skew-Hermitian.
+    """
+
+    q: Tensor
+    s: Tensor
 
 
 @dataclass(frozen=True)
 class Retraction:
-    """A way from a weight W and an update ``a b^H`` to a new weight on the manifold.
+    """A way from a weight and a direction to a new weight on the manifold.
 
     Attributes:
         summary: what it computes, in one line for help texts and tables.
-        factors: L and R of width 2k at most for a tall or square W, a ``(*, n, k)`` and b ``(*, p, k)``.
+        core: takes S to K with ``W' = (I + Q K Q^H) W``, for a rotation ``A = Q S Q^H``.
+        dense: the new weight from whole W, Omega and D, by dense algebra.
+        of_update: the change of a tall or square weight W by an update ``a b^H``, of which a ``(*, n, k)`` and b ``(*,
+            p, k)`` are given; None where it is the rotation by the skew part of the update along W.
     """
 
     summary: str
-    factors: Callable[[Matrices, Tensor, Tensor], Factors]
+    core: Callable[[Tensor], Tensor]
+    dense: Callable[[Tensor, Tensor, Tensor], Tensor]
+    of_update: Callable[[Matrices, Tensor, Tensor], Change] | None = None
 
-    def change(self, weight: Matrices, a: Tensor, b: Tensor) -> Factors:
-        """Thin L and R with ``W' = W + L R^H``, for a weight of any shape."""
-        if weight.shape[-2] >= weight.shape[-1]:
-            return self.factors(weight, a, b)
-        right, left = self.factors(weight.mH, b, a)
-        return left, right
+    def rotate(self, weight: Matrices, rotation: Rotation) -> Change:
+        """The change of a tall or square weight by a rotation."""
+        q, s = rotation
+        right = weight.mH.matmul(q)
+        return Change(q @ self.core(s), right, lambda: (q @ s, right))
+
+    def along(self, weight: Matrices, a: Tensor, b: Tensor) -> Change:
+        """The change of a weight of any shape by an update ``a b^H``."""
+        if weight.shape[-2] < weight.shape[-1]:
+            return self.along(weight.mH, b, a).mH()
+        if self.of_update is not None:
+            return self.of_update(weight, a, b)
+        return self.rotate(weight, skew_part(a, weight.matmul(b)))
 
     def __call__(self, weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
         """The new weight; see :func:`~projunn_lightning.functional.retract`."""
@@ -53,17 +98,18 @@ class Retraction:
                 f"found {tuple(a.shape)} and {tuple(b.shape)}"
             )
         matrices, result = matrices_of(weight), torch.empty_like(weight)
-        matrices.add_product(*self.change(matrices, a, b), out=matrices_of(result))
+        left, right, _ = self.along(matrices, a, b)
+        matrices.add_product(left, right, out=matrices_of(result))
         return result
 
 
-def rotation_factors(weight: Matrices, a: Tensor, b: Tensor, core: Callable[[Tensor], Tensor]) -> Factors:
-    """The factors of ``W' = (I + Q core(S) Q^H) W``, where ``A = Q S Q^H`` is the skew part of the update along W.
+def skew_part(a: Tensor, c: Tensor) -> Rotation:
+    """``A = (a c^H - c a^H) / 2`` of thin a and c ``(*, n, k)``.
 
-    With c = W b, A = (a c^H - c a^H) / 2 and the thin QR [a, c] = Q [T_a, T_c], S is the skew part of T_a T_c^H.
+    With the thin QR [a, c] = Q [T_a, T_c], A is Q S Q^H with the skew part S of T_a T_c^H.
     """
     k = a.shape[-1]
     # Q has min(2 k, n) columns, which are orthonormal also where a and c are parallel or zero.
-    q, t = torch.linalg.qr(torch.cat([a, weight.matmul(b)], dim=-1))
+    q, t = torch.linalg.qr(torch.cat([a, c], dim=-1))
     x = t[..., :k] @ t[..., k:].mH
-    return q @ core(0.5 * (x - x.mH)), weight.mH.matmul(q)
+    return Rotation(q, 0.5 * (x - x.mH))

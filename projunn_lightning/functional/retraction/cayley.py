@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from projunn_lightning.functional.retraction.base import Factors, Retraction, rotation_factors
-from projunn_lightning.linalg import Matrices, identity
+from projunn_lightning.functional.retraction.base import Retraction
+from projunn_lightning.linalg import identity
 
 
 def cayley(weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -25,13 +25,14 @@ def cayley(weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return CAYLEY(weight, a, b)
 
 
-def _factors(weight: Matrices, a: Tensor, b: Tensor) -> Factors:
-    """(I - A/2)^-1 (I + A/2) = I + Q (I - S/2)^-1 S Q^H."""
-    return rotation_factors(weight, a, b, _core)
-
-
 def _core(s: Tensor) -> Tensor:
-    return torch.linalg.inv_ex(identity(s) - 0.5 * s).inverse @ s  # I - S/2 is never singular
+    """``(I - S/2)^-1 (I + S/2) - I = (I - S/2)^-1 S``, where I - S/2 is never singular."""
+    return torch.linalg.inv_ex(identity(s) - 0.5 * s).inverse @ s
 
 
-CAYLEY = Retraction("the Cayley transform of the update's skew part", _factors)
+def _dense(w: Tensor, omega: Tensor, d: Tensor) -> Tensor:
+    # (I - A/2)^-1 (I + A/2) W = W + (I - A/2)^-1 A W
+    return w + torch.linalg.solve_ex(identity(omega) - 0.5 * omega, omega @ w).result
+
+
+CAYLEY = Retraction("the Cayley transform of the update's skew part", _core, _dense)

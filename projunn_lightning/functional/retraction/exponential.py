@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from projunn_lightning.functional.retraction.base import Factors, Retraction, rotation_factors
-from projunn_lightning.linalg import Matrices, exp_minus_identity
+from projunn_lightning.functional.retraction.base import Retraction
+from projunn_lightning.linalg import exp_minus_identity
 
 
 def projunn_t(weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -33,9 +34,8 @@ def projunn_t(weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return EXPONENTIAL(weight, a, b)
 
 
-def _factors(weight: Matrices, a: Tensor, b: Tensor) -> Factors:
-    """exp(A) = I + Q (exp(S) - I) Q^H."""
-    return rotation_factors(weight, a, b, exp_minus_identity)
+def _dense(w: Tensor, omega: Tensor, d: Tensor) -> Tensor:
+    return torch.matrix_exp(omega) @ w
 
 
-EXPONENTIAL = Retraction("projUNN-T, the exponential of the update's skew part", _factors)
+EXPONENTIAL = Retraction("projUNN-T, the exponential of the update's skew part", exp_minus_identity, _dense)

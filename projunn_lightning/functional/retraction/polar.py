@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from projunn_lightning.functional.retraction.base import Factors, Retraction
-from projunn_lightning.linalg import Matrices, identity, polar
+from projunn_lightning.functional.retraction.base import Change, Retraction
+from projunn_lightning.linalg import Dense, Matrices, identity, polar
 
 
 def projunn_d(weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -26,28 +26,45 @@ def projunn_d(weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return POLAR(weight, a, b)
 
 
-def _factors(weight: Matrices, a: Tensor, b: Tensor) -> Factors:
+def _of_update(weight: Matrices, a: Tensor, b: Tensor) -> Change:
     """L = Y (H - I) + P J and R = Q, where [b, W^H a] = Q [T_b, T_a], Y = W Q, a - W W^H a = P S, [H; J] = polar(K).
 
     In the bases Q and [W Q, P] the updated weight W + a b^H is the 3k x 2k matrix K = [I + T_a T_b^H; S T_b^H]. P, S
-    and J exist only where W is tall.
+    and J exist only where W is tall. To first order the change is a b^H less its normal part,
+    W (W^H a b^H + b a^H W) / 2.
     """
     k = a.shape[-1]
     n, p = weight.shape[-2:]
     ahat = weight.mH.matmul(a)
     q, t = torch.linalg.qr(torch.cat([b, ahat], dim=-1))
     y = weight.matmul(q)
-    tb_h = t[..., :k].mH
-    inner = identity(q) + t[..., k:] @ tb_h
+    tb_h, ta = t[..., :k].mH, t[..., k:]
+    product = ta @ tb_h
+    inner = identity(q) + product
+
+    def linear() -> tuple[Tensor, Tensor]:
+        return a @ tb_h - 0.5 * (y @ (product + product.mH)), q
+
     if n == p:  # a square weight spans the whole space: what is left of a is rounding
-        return y @ (polar(inner) - identity(q)), q
+        return Change(y @ (polar(inner) - identity(q)), q, linear)
     aperp = a - weight.matmul(ahat)
     # W is projected out twice: for an a in the span of W, the first time leaves only rounding.
     aperp = aperp - weight.matmul(weight.mH.matmul(aperp))
     basis, s = torch.linalg.qr(aperp)
     outer = polar(torch.cat([inner, s @ tb_h], dim=-2))
     m = q.shape[-1]
-    return y @ (outer[..., :m, :] - identity(q)) + basis @ outer[..., m:, :], q
+    return Change(y @ (outer[..., :m, :] - identity(q)) + basis @ outer[..., m:, :], q, linear)
 
 
-POLAR = Retraction("projUNN-D, the nearest unitary matrix to the updated weight", _factors)
+def _core(s: Tensor) -> Tensor:
+    """``polar(I + S) - I``, where I + S is never singular."""
+    return polar(identity(s) + s) - identity(s)
+
+
+def _dense(w: Tensor, omega: Tensor, d: Tensor) -> Tensor:
+    nearest = Dense(w + d)
+    nearest.nearest_unitary_()
+    return nearest.tensor
+
+
+POLAR = Retraction("projUNN-D, the nearest unitary matrix to the updated weight", _core, _dense, _of_update)

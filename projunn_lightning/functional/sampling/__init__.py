@@ -2,19 +2,32 @@
 
 from typing import TYPE_CHECKING, Literal
 
+import torch
 from torch import Tensor
 
 from projunn_lightning.errors import ProjUNNError, one_of
-from projunn_lightning.functional.sampling.base import Sampler
+from projunn_lightning.functional.retraction import RETRACTIONS, RetractionName, Rotation
+from projunn_lightning.functional.sampling.base import Direction, LowRank, Sampler, Turn, Update
 from projunn_lightning.functional.sampling.column import COLUMN
 from projunn_lightning.functional.sampling.lsi import LSI
 from projunn_lightning.functional.sampling.subspace import SUBSPACE
 from projunn_lightning.functional.sampling.svd import SVD
+from projunn_lightning.functional.sampling.tangent import TANGENT
 from projunn_lightning.linalg import Generators, matrices_of
 
-__all__ = ["SAMPLERS", "Sampler", "SamplerName", "rank_k"]
+__all__ = [
+    "SAMPLERS",
+    "Direction",
+    "Sampler",
+    "SamplerName",
+    "Update",
+    "rank_k",
+    "rotate",
+    "sample_tangent",
+]
 
 SAMPLERS: dict[str, Sampler] = {
+    "tangent": TANGENT,
     "lsi": LSI,
     "column": COLUMN,
     "subspace": SUBSPACE,
@@ -43,10 +56,10 @@ def rank_k(
     Args:
         update: matrices D, ``(*, n, p)``, real or complex, float32 or float64.
         rank: k, from 1 to ``min(n, p)``.
-        sampler: a name in :data:`SAMPLERS`: ``"lsi"``, a random sketch of the rows and the projection on its span;
+        sampler: ``"lsi"``, a random sketch of the rows and the projection on its span;
             ``"column"``, the projection on columns drawn by squared length; ``"svd"``, the best approximation
             (Eckart-Young), at cubic cost; ``"subspace"``, one power step from ``basis``, deterministic and close to
-            ``"svd"`` when successive updates resemble each other.
+            ``"svd"`` when successive updates resemble each other. (``"tangent"`` is :func:`sample_tangent`.)
         generator: source of the random sketches, on the update's device, or one for each matrix along the first
             dimension; torch's default one if None.
         basis: for ``"subspace"``, the b of the previous update, ``(*, p, k)``; drawn at random if None.
@@ -67,8 +80,88 @@ def rank_k(
     >>> torch.allclose(a @ b.mH, update)
     True
     """
+    check_rank(rank, update)
+    one_of("sampler", sampler, [name for name, each in SAMPLERS.items() if not each.of_tangent])
+    matrices = matrices_of(update)
+    direction, _ = SAMPLERS[sampler].sample(Update(matrices, matrices), rank, generator, basis)
+    assert isinstance(direction, LowRank)
+    return direction.a, direction.b
+
+
+def sample_tangent(
+    weight: Tensor, update: Tensor, rank: int, *, generator: Generators = None, basis: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Approximate the tangent part of an update at rank k: ``Omega ~ A = Q S Q^H`` with a skew-Hermitian S.
+
+    An update D moves a unitary weight W on the manifold by Omega W, ``Omega = (D W^H - W D^H) / 2``; the rest of D is
+    normal to the manifold and does no work. A is the projection of Omega on the skew matrices that touch the span of a
+    basis C. It costs O(k n p).
+
+    Args:
+        weight: unitary matrices W, ``(*, n, p)``, real or complex, float32 or float64.
+        update: D, likewise.
+        rank: k, from 1 to ``min(n, p)``.
+        generator: source of the first basis, as for :func:`rank_k`.
+        basis: C, ``(*, max(n, p), k)`` with orthonormal columns: the basis that the last call returned, so that
+            successive calls are a power iteration; drawn at random if None.
+
+    Returns:
+        Q ``(*, max(n, p), m)``, S ``(*, m, m)`` with m at most 2 k, and the next basis. For a wide weight they belong
+        to its conjugate transpose. :func:`rotate` applies them.
+
+    Raises:
+        ProjUNNError: if ``rank`` is out of range or shapes do not fit.
+
+    >>> import torch
+    >>> weight, update = torch.eye(4), torch.ones(4, 4)  # symmetric, and so normal to the manifold at the identity
+    >>> q, s, _ = sample_tangent(weight, update, rank=2)
+    >>> bool(s.abs().max() < 1e-6)
+    True
+    """
+    check_rank(rank, update)
+    both = Update(matrices_of(update), matrices_of(weight))
+    expected = (*update.shape[:-2], both.rows, rank)
+    if weight.shape != update.shape or (basis is not None and basis.shape != expected):
+        found = f"{tuple(weight.shape)}, {tuple(update.shape)} and {None if basis is None else tuple(basis.shape)}"
+        raise ProjUNNError(f"weight and update must have one shape and the basis {expected}, found {found}")
+    turn, basis = SAMPLERS["tangent"].sample(both, rank, generator, basis)
+    assert isinstance(turn, Turn)
+    assert basis is not None
+    return *turn.rotation, basis
+
+
+def rotate(weight: Tensor, q: Tensor, s: Tensor, retraction: RetractionName = "exponential") -> Tensor:
+    """Move unitary matrices along ``A W`` with ``A = Q S Q^H``, and back to the manifold.
+
+    Args:
+        weight: unitary matrices W, ``(*, n, p)``.
+        q: Q ``(*, max(n, p), m)``, with orthonormal columns.
+        s: S ``(*, m, m)``, skew-Hermitian.
+        retraction: a name in ``RETRACTIONS``: ``"exponential"``, exp(A) W; ``"cayley"``, its Cayley transform;
+            ``"polar"``, the nearest unitary matrix to I + A, times W.
+
+    Returns:
+        The new weight ``(*, n, p)``.
+
+    >>> import torch
+    >>> angle = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
+    >>> rotate(torch.eye(2), torch.eye(2), angle)[0]  # cos 1, -sin 1
+    tensor([ 0.5403, -0.8415])
+    """
+    one_of("retraction", retraction, RETRACTIONS)
+    matrices, result = matrices_of(weight), torch.empty_like(weight)
+    update = Update(matrices, matrices)
+    left, right, _ = Turn(Rotation(q, s)).change(RETRACTIONS[retraction], update, 1.0)
+    matrices.add_product(left, right, out=matrices_of(result))
+    return result
+
+
+def check_rank(rank: int, update: Tensor) -> None:
+    """Check that the rank is from 1 to the smaller side of an update.
+
+    Raises:
+        ProjUNNError: if it is not.
+    """
     n, p = update.shape[-2:]
     if not 1 <= rank <= min(n, p):
         raise ProjUNNError(f"rank must be from 1 to min(n, p) = {min(n, p)} for an update {n} x {p}, found {rank}")
-    one_of("sampler", sampler, SAMPLERS)
-    return SAMPLERS[sampler].sample(matrices_of(update), rank, generator, basis)

@@ -1,41 +1,144 @@
-"""What the samplers share: their record, and random numbers."""
+"""What the samplers share: the update that they approximate, and the directions that they return."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
+from projunn_lightning.functional.retraction import Change, Retraction, Rotation, skew_part
 from projunn_lightning.linalg import Generators, Matrices, draw_, orthonormalise
 
-Sample = tuple[Tensor, Tensor]
-"""a ``(*, n, k)`` and b ``(*, p, k)`` with ``D ~ a b^H``, where b has orthonormal columns."""
+
+@dataclass(frozen=True)
+class Update:
+    r"""An optimizer's update D of a unitary weight W.
+
+    D moves W on the manifold by Omega W, where ``Omega = (D W^H - W D^H) / 2`` is skew-Hermitian; the rest of D is
+    normal to the manifold. A wide weight is handled through its conjugate transpose.
+
+    Attributes:
+        d: D ``(*, n, p)``.
+        w: W ``(*, n, p)``.
+        skew: whether D is in skew coordinates: then it is square, and ``Omega = (D - D^H) / 2``.
+    """
+
+    d: Matrices
+    w: Matrices
+    skew: bool = False
+
+    @property
+    def rows(self) -> int:
+        """The number of rows of Omega: the larger side of the weight."""
+        return max(self.d.shape[-2:])
+
+    def omega(self, x: Tensor) -> Tensor:
+        """``Omega X`` of a thin X ``(*, rows, k)``: two products with D, and two with W unless D is skew."""
+        d, w = self.d.tall(), self.w.tall()
+        if self.skew:
+            return 0.5 * (d.matmul(x) - d.mH.matmul(x))
+        return 0.5 * (d.matmul(w.mH.matmul(x)) - w.matmul(d.mH.matmul(x)))
+
+    def dense_omega(self, d: Tensor, w: Tensor) -> Tensor:
+        """Omega ``(*, rows, rows)`` as a whole, of whole tall D and W."""
+        x = d if self.skew else d @ w.mH
+        return 0.5 * (x - x.mH)
+
+    def energy(self) -> Tensor:
+        """``|D|_F^2`` of the matrices at each index of the first dimension, ``(G,)``."""
+        return self.d.column_norms().square().flatten(1).sum(1)
+
+    def tangent_energy(self) -> Tensor:
+        """An unbiased estimate of ``|Omega|_F^2`` at each index of the first dimension, ``(G,)``, from 16 products."""
+        probes = torch.randn(*self.d.shape[:-2], self.rows, 16, dtype=self.d.dtype, device=self.d.device)
+        return self.omega(probes).abs().square().flatten(1).sum(1) / 16
+
+
+class LowRank(NamedTuple):
+    """The approximation ``D ~ a b^H``.
+
+    Attributes:
+        a: ``(*, n, k)``.
+        b: ``(*, p, k)``, with orthonormal columns.
+    """
+
+    a: Tensor
+    b: Tensor
+
+    def change(self, retraction: Retraction, update: Update, divider: float) -> Change:
+        """The change of the weight by the approximation over the divider."""
+        if update.skew:
+            return _rotated(retraction, update, skew_part(self.a / divider, self.b))
+        return retraction.along(update.w, self.a / divider, self.b)
+
+    def is_zero(self) -> Tensor:
+        """Whether nothing is left of the update at each index of the first dimension, ``(G,)`` of bool."""
+        return (self.a == 0).flatten(1).all(1)
+
+    def energy_kept(self, update: Update) -> Tensor:
+        """The share ``|a b^H|_F^2 / |D|_F^2``, ``(G,)``."""
+        return self.a.abs().square().flatten(1).sum(1) / update.energy()
+
+
+class Turn(NamedTuple):
+    """The approximation ``Omega ~ A = Q S Q^H`` of the update's tangent part."""
+
+    rotation: Rotation
+
+    def change(self, retraction: Retraction, update: Update, divider: float) -> Change:
+        """The change of the weight by the approximation over the divider."""
+        change = _rotated(retraction, update, Rotation(self.rotation.q, self.rotation.s / divider))
+        return change.mH() if update.w.shape[-2] < update.w.shape[-1] else change
+
+    def is_zero(self) -> Tensor:
+        """Whether nothing is left of the update at each index of the first dimension, ``(G,)`` of bool."""
+        return (self.rotation.s == 0).flatten(1).all(1)
+
+    def energy_kept(self, update: Update) -> Tensor:
+        """An estimate of the share ``|A|_F^2 / |Omega|_F^2``, ``(G,)``."""
+        return self.rotation.s.abs().square().flatten(1).sum(1) / update.tangent_energy()
+
+
+Direction = LowRank | Turn
+
+
+def _rotated(retraction: Retraction, update: Update, rotation: Rotation) -> Change:
+    """The change of the tall weight by a rotation A; to first order A W, or in skew coordinates A itself."""
+    change = retraction.rotate(update.w.tall(), rotation)
+    if not update.skew:
+        return change
+    return change._replace(linear=lambda: (rotation.q @ rotation.s, rotation.q))
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """A way to approximate an update D at rank k.
+    """A way to approximate an update at rank k.
 
     Attributes:
         summary: what it computes, in one line for help texts and tables.
-        sample: takes D, k, the random numbers and the basis (None at first) to a sample.
-        keeps_basis: whether the b of a sample is the basis of the next one.
+        sample: takes the update, k, the random numbers and the last basis (None at first) to a direction and, where
+            the sampler keeps one, the next basis.
+        basis_rows: the number of rows of the basis ``(*, rows, k)`` that it keeps of an update; None if it keeps none.
         needs_whole: whether one process has to hold all of D.
+        of_tangent: whether it approximates Omega, and not D.
     """
 
     summary: str
-    sample: Callable[[Matrices, int, Generators, Tensor | None], Sample]
-    keeps_basis: bool = False
+    sample: Callable[[Update, int, Generators, Tensor | None], tuple[Direction, Tensor | None]]
+    basis_rows: Callable[[Update], int] | None = None
     needs_whole: bool = False
+    of_tangent: bool = False
 
 
-def project(update: Matrices, span: Tensor) -> Sample:
-    """The sample ``D ~ q q^H D``, the projection of D on the span of some of its columns ``(*, n, k)``."""
+def project(update: Matrices, span: Tensor) -> LowRank:
+    """The approximation ``D ~ q q^H D``, the projection of D on the span of some of its columns ``(*, n, k)``."""
     q = orthonormalise(span)
     projected = update.mH.matmul(q)
     b = orthonormalise(projected)
-    return q @ (projected.mH @ b), b
+    return LowRank(q @ (projected.mH @ b), b)
 
 
 def gaussian(update: Matrices, rows: int, rank: int, generator: Generators) -> Tensor:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from projunn_lightning.functional.sampling.base import Sample, Sampler, project
+from projunn_lightning.functional.sampling.base import LowRank, Sampler, Update, project
 from projunn_lightning.linalg import Generators, Matrices, draw_
 
 
-def _sample(update: Matrices, rank: int, generator: Generators, basis: Tensor | None) -> Sample:
-    return project(update, update.columns(_drawn_columns(update, rank, generator)))
+def _sample(update: Update, rank: int, generator: Generators, basis: Tensor | None) -> tuple[LowRank, None]:
+    d = update.d
+    return project(d, d.columns(_drawn_columns(d, rank, generator))), None
 
 
 def _drawn_columns(update: Matrices, rank: int, generator: Generators) -> Tensor:

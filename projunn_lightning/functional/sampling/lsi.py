@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from projunn_lightning.functional.sampling.base import Sample, Sampler, gaussian
-from projunn_lightning.linalg import Generators, Matrices, orthonormalise
+from projunn_lightning.functional.sampling.base import LowRank, Sampler, Update, gaussian
+from projunn_lightning.linalg import Generators, orthonormalise
 
 
-def _sample(update: Matrices, rank: int, generator: Generators, basis: Tensor | None) -> Sample:
+def _sample(update: Update, rank: int, generator: Generators, basis: Tensor | None) -> tuple[LowRank, None]:
     """The projection of D on the span of k random combinations of its rows."""
-    b = orthonormalise(update.mH.matmul(gaussian(update, update.shape[-2], rank, generator)))
-    return update.matmul(b), b
+    d = update.d
+    b = orthonormalise(d.mH.matmul(gaussian(d, d.shape[-2], rank, generator)))
+    return LowRank(d.matmul(b), b), None
 
 
 LSI = Sampler("a random sketch of the update's rows, and the projection on its span (Kiani et al. 2022)", _sample)

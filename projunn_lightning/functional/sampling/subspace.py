@@ -5,22 +5,24 @@ from __future__ import annotations
 from torch import Tensor
 
 from projunn_lightning.errors import ProjUNNError
-from projunn_lightning.functional.sampling.base import Sample, Sampler, gaussian, project
-from projunn_lightning.linalg import Generators, Matrices
+from projunn_lightning.functional.sampling.base import LowRank, Sampler, Update, gaussian, project
+from projunn_lightning.linalg import Generators
 
 
-def _sample(update: Matrices, rank: int, generator: Generators, basis: Tensor | None) -> Sample:
-    p = update.shape[-1]
+def _sample(update: Update, rank: int, generator: Generators, basis: Tensor | None) -> tuple[LowRank, Tensor]:
+    d = update.d
+    p = d.shape[-1]
     if basis is None:
-        basis = gaussian(update, p, rank, generator)
-    elif basis.shape != (*update.shape[:-2], p, rank):
-        raise ProjUNNError(f"basis must have shape {(*update.shape[:-2], p, rank)}, found {tuple(basis.shape)}")
-    return project(update, update.matmul(basis))
+        basis = gaussian(d, p, rank, generator)
+    elif basis.shape != (*d.shape[:-2], p, rank):
+        raise ProjUNNError(f"basis must have shape {(*d.shape[:-2], p, rank)}, found {tuple(basis.shape)}")
+    sample = project(d, d.matmul(basis))
+    return sample, sample.b
 
 
 SUBSPACE = Sampler(
     "one power step from the previous update's basis, close to svd where updates resemble each other (Vogels et al. "
     "2019, PowerSGD)",
     _sample,
-    keeps_basis=True,
+    basis_rows=lambda update: update.d.shape[-1],
 )
