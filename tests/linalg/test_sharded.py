@@ -5,7 +5,10 @@ import re
 import pytest
 import torch
 
+from projunn_lightning.functional import RETRACTIONS, SAMPLERS
 from tests.support import sharded_runs
+
+ON_SHARDS = [name for name, sampler in SAMPLERS.items() if not sampler.needs_whole]
 
 SHARDED = {  # shape, the dim along which it is sharded, the number of matrices stacked along dim 0
     "square by rows": ((12, 12), 0, 1),
@@ -38,12 +41,18 @@ class TestUpdate:
         shape, dim, chunks = SHARDED[name]
         assert agree(world, shape, dim, chunks)
 
-    @pytest.mark.parametrize("retraction", ["polar", "exponential", "cayley"])
-    @pytest.mark.parametrize("sampler", ["lsi", "column", "subspace"])
+    @pytest.mark.parametrize("retraction", RETRACTIONS)
+    @pytest.mark.parametrize("sampler", ON_SHARDS)
     @pytest.mark.parametrize("name", ["tall, unevenly", "wide", "stacked, cut within a matrix"])
-    def test_by_every_variant_and_sampler(self, world, name, sampler, retraction):
+    def test_by_every_retraction_and_sampler(self, world, name, sampler, retraction):
         shape, dim, chunks = SHARDED[name]
-        assert agree(world, shape, dim, chunks, retraction=retraction, sampler=sampler, rank=3)
+        assert agree(world, shape, dim, chunks, retraction=retraction, sampler=sampler, rank=3, feedback=0.5)
+
+    @pytest.mark.parametrize("sampler", ["tangent", "lsi"])
+    def test_with_feedback_goes_on_from_a_checkpoint_with_the_same_bits(self, world, sampler):
+        for resumed, unbroken, residual in world(sharded_runs.resumed, sampler=sampler, feedback=0.5):
+            assert torch.equal(resumed, unbroken)
+            assert residual == (13, 7)
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.complex128])
     def test_in_single_precision_and_of_complex_weights(self, world, dtype):
@@ -54,7 +63,7 @@ class TestUpdate:
         assert error < 1e-12
         assert torch.equal(first, second)
 
-    @pytest.mark.parametrize("retraction", ["polar", "exponential", "cayley"])
+    @pytest.mark.parametrize("retraction", RETRACTIONS)
     def test_no_rank_makes_or_sends_more_than_its_part(self, world, retraction):
         n, rank = 256, 2
         for made, communicated, correcting in world(sharded_runs.largest_tensors, n, retraction, rank):
@@ -93,6 +102,8 @@ class TestTheWayBackToTheManifold:
     ("what", "message"),
     [
         ("svd", "sampler 'svd' needs the whole update of weight on one process"),
+        ("full", "rank='full' needs the whole weight on one process, and weight is sharded"),
+        ("skew", "coordinates='skew' need the whole weight, and weight is sharded"),
         ("partial", "weight is a DTensor that cannot be kept orthogonal: its placements"),
         ("init", "init 'haar' of .*weight needs the whole weight, which is sharded already: declare it"),
         ("singular", "weight is sharded and singular, or nearly"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from typing import Any
 
@@ -70,6 +71,29 @@ def trained(
     for number in range(5):
         step(module, optimizer, number)
     return whole(module.weight)
+
+
+def resumed(**options: Any) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+    """A sharded weight after six steps, resumed after three and unbroken, and the shape of the residual as saved."""
+    module = orthogonal(module_of(13, 7))
+    shard_(module, 0)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.03)
+    projector = Projector(module, **options).attach(optimizer)
+    for number in range(3):
+        step(module, optimizer, number)
+    state, weight = copy.deepcopy(projector.state_dict()), whole(module.weight).clone()
+    for number in range(3, 6):
+        step(module, optimizer, number)
+    other = orthogonal(module_of(13, 7))
+    other.weight.data.copy_(weight)
+    shard_(other, 0)
+    optimizer = torch.optim.SGD(other.parameters(), lr=0.03)
+    projector = Projector(other, **options)
+    projector.load_state_dict(state)
+    projector.attach(optimizer)
+    for number in range(3, 6):
+        step(other, optimizer, number)
+    return whole(other.weight), whole(module.weight), tuple(state["weight"]["residual"].shape)
 
 
 def made_unitary(shape: tuple[int, ...], dim: int, scale: float, dtype: torch.dtype) -> tuple[float, float, float]:
@@ -182,5 +206,5 @@ def refused(what: str) -> str:
         return message(functools.partial(orthogonal, init="haar"), layer)
     if what == "not finite":
         nn.init.constant_(layer.weight.to_local()[: 4 * dist.get_rank()], torch.inf)  # on the last rank only
-    sampler = "svd" if what == "svd" else "lsi"
-    return message(lambda: Projector(layer, "weight", sampler=sampler).attach(optimizer))
+    settings = {"svd": {"sampler": "svd"}, "full": {"rank": "full"}, "skew": {"coordinates": "skew"}}.get(what, {})
+    return message(lambda: Projector(layer, "weight", **settings).attach(optimizer))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from projunn_lightning.functional.retraction.base import Retraction
-from projunn_lightning.linalg import identity
+from projunn_lightning.linalg import identity, newton_schulz
 
 
 def cayley(weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ def _core(s: Tensor) -> Tensor:
 
 def _dense(w: Tensor, omega: Tensor, d: Tensor) -> Tensor:
     # (I - A/2)^-1 (I + A/2) W = W + (I - A/2)^-1 A W
-    return w + torch.linalg.solve_ex(identity(omega) - 0.5 * omega, omega @ w).result
+    return newton_schulz(w + torch.linalg.solve_ex(identity(omega) - 0.5 * omega, omega @ w).result)
 
 
 CAYLEY = Retraction("the Cayley transform of the update's skew part", _core, _dense)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from projunn_lightning.functional.retraction.base import Retraction
-from projunn_lightning.linalg import exp_minus_identity
+from projunn_lightning.linalg import exp_minus_identity, newton_schulz
 
 
 def projunn_t(weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def projunn_t(weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 def _dense(w: Tensor, omega: Tensor, d: Tensor) -> Tensor:
-    return torch.matrix_exp(omega) @ w
+    return newton_schulz(torch.matrix_exp(omega) @ w)  # the exponential of a large matrix is not unitary to rounding
 
 
 EXPONENTIAL = Retraction("projUNN-T, the exponential of the update's skew part", exp_minus_identity, _dense)
