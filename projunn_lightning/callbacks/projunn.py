@@ -12,7 +12,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from projunn_lightning.constraint import FLAT_REMEDY, declared, unitarity_errors
+from projunn_lightning.constraint import FLAT_REMEDY, declared, matching, unitarity_errors
 from projunn_lightning.errors import ConstraintError
 from projunn_lightning.optim import Projector, ProjUNNSettings, as_patterns, check_names
 
@@ -65,6 +65,11 @@ class ProjUNN(Callback):
         self._restored: dict[str, Any] = {}
         self.optional = False  # whether a model with nothing to constrain may train as it is; with the command it may
 
+    @property
+    def state_key(self) -> str:
+        """The key of this callback's state in checkpoints; several callbacks differ by their patterns."""
+        return f"ProjUNN{self.parameters}"
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             self.check(trainer, pl_module)
@@ -99,10 +104,26 @@ class ProjUNN(Callback):
                     "remove it, or average a model without constraints"
                 )
         if not builds_its_layers_later(pl_module):
-            self._projector_of(pl_module)
+            self._projector_of(trainer, pl_module)
 
-    def _projector_of(self, pl_module: LightningModule) -> Projector:
-        return Projector(pl_module, self.parameters, **asdict(self.settings))
+    def _projector_of(self, trainer: Trainer, pl_module: LightningModule) -> Projector:
+        """The projector of the weights that the other ProjUNN callbacks of the trainer leave to this one.
+
+        A weight belongs to the callback whose patterns match it; the other weights that modules declare belong to the
+        callback without patterns, if there is one.
+        """
+        projector = Projector(pl_module, self.parameters, **asdict(self.settings))
+        others = [each for each in methods(trainer) if each is not self]
+        mine = matching(pl_module, self.parameters)
+        for other in others:
+            theirs = matching(pl_module, other.parameters)
+            if mine.keys() & theirs.keys() or mine == theirs:
+                what = min(mine.keys() & theirs.keys(), default="every declared weight")
+                raise ConstraintError(f"two ProjUNN callbacks constrain {what}; give each of them patterns of its own")
+            projector.leave(theirs)
+            if not other.parameters:
+                projector.leave(projector.constraints.keys() - mine.keys())
+        return projector
 
     def _finds_nothing(self, pl_module: LightningModule) -> bool:
         return self.optional and not self.parameters and not declared(pl_module)
@@ -113,7 +134,7 @@ class ProjUNN(Callback):
                 "no parameter is declared orthogonal, projunn.parameters is not set: the model trains without projUNN"
             )
             return
-        self.projector = self._projector_of(pl_module)
+        self.projector = self._projector_of(trainer, pl_module)
         self.projector.load_state_dict(self._restored)
         self._restored = {}
         self._refuse_pruning(trainer, pl_module, self.projector)
@@ -144,14 +165,23 @@ class ProjUNN(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # As Lightning's LearningRateMonitor; the first batch too, for the progress bar.
-        if self.projector is None or trainer.barebones:  # which refuses to log
+        if self is not next(iter(methods(trainer))) or trainer.barebones:  # barebones refuses to log
             return
         if not (batch_idx == 0 or trainer._logger_connector.should_update_logs):
             return
-        errors = torch.stack(list(unitarity_errors(pl_module, self.projector.constraints, quick=True).values()))
+        projectors = [method.projector for method in methods(trainer) if method.projector is not None]
+        constraints = {name: each for projector in projectors for name, each in projector.constraints.items()}
+        if not constraints:
+            return
+        errors = torch.stack(list(unitarity_errors(pl_module, constraints, quick=True).values()))
         pl_module.log("unitarity_error", errors.max(), prog_bar=True)
-        pl_module.log("skipped_updates", self.projector.skipped_updates.float())
-        pl_module.log("reorthonormalisations", float(self.projector.reorthonormalisations))
+        pl_module.log("skipped_updates", torch.stack([each.skipped_updates for each in projectors]).sum().float())
+        pl_module.log("reorthonormalisations", float(sum(each.reorthonormalisations for each in projectors)))
+        rates = {name: rate for projector in projectors for name, rate in projector.effective_rates().items()}
+        if len(set(rates.values())) == 1:
+            pl_module.log("constrained_lr", next(iter(rates.values())))
+        else:
+            pl_module.log_dict({f"constrained_lr/{name}": rate for name, rate in rates.items()})
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._detach()  # not at on_fit_end, which a Tuner leaves out
@@ -171,6 +201,11 @@ class ProjUNN(Callback):
             self.projector.load_state_dict(state_dict)
         else:
             self._restored = state_dict
+
+
+def methods(trainer: Trainer) -> list[ProjUNN]:
+    """The ProjUNN callbacks of a trainer."""
+    return [each for each in _callbacks(trainer) if isinstance(each, ProjUNN)]
 
 
 def _callbacks(trainer: Trainer) -> list[Callback]:

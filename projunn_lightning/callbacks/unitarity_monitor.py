@@ -14,7 +14,7 @@ from torch import Tensor
 
 from projunn_lightning.callbacks._figures import draw_once, gradient_over_time, spectrum
 from projunn_lightning.callbacks._input_gradients import InputGradients
-from projunn_lightning.callbacks.projunn import ProjUNN
+from projunn_lightning.callbacks.projunn import ProjUNN, methods
 from projunn_lightning.constraint import Constraint, declared, unitarity_errors
 from projunn_lightning.functional import Direction, Update
 from projunn_lightning.linalg import Matrices
@@ -155,5 +155,4 @@ class UnitarityMonitor(Callback):
 
 def _methods(trainer: Trainer) -> list[ProjUNN]:
     """The callbacks that constrain, once they do."""
-    callbacks = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
-    return [each for each in callbacks if isinstance(each, ProjUNN) and each.projector is not None]
+    return [each for each in methods(trainer) if each.projector is not None]

@@ -4,7 +4,7 @@ from projunn_lightning.constraint.check import FLAT_REMEDY, check, check_finite,
 from projunn_lightning.constraint.convert import from_parametrized
 from projunn_lightning.constraint.declare import Init, initialise_, orthogonal
 from projunn_lightning.constraint.record import Constraint, declared
-from projunn_lightning.constraint.select import plain_name, select
+from projunn_lightning.constraint.select import matching, plain_name, select
 
 __all__ = [
     "FLAT_REMEDY",
@@ -15,6 +15,7 @@ __all__ = [
     "declared",
     "from_parametrized",
     "initialise_",
+    "matching",
     "orthogonal",
     "plain_name",
     "refuse_flat",

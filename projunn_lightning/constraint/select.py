@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
 
 from torch import nn
@@ -33,42 +33,49 @@ def select(module: nn.Module, patterns: Iterable[str]) -> dict[str, Constraint]:
     Raises:
         ConstraintError: if a pattern matches nothing, or a weight is no parameter but computed from one.
     """
-    patterns = list(_with_compiled_names(module, patterns))
     own = declared(module)
-    _refuse_computed(module, [*own, *patterns])
-    return {plain_name(name): constraint for name, constraint in {**own, **matching(module, patterns)}.items()}
-
-
-def plain_name(name: str) -> str:
-    """A parameter's name without the part that ``torch.compile`` puts in; the compiled module answers to it, too."""
-    return name.replace(_COMPILED, "")
+    _refuse_computed(module, own)
+    return {plain_name(name): constraint for name, constraint in own.items()} | matching(module, patterns)
 
 
 def matching(module: nn.Module, patterns: Iterable[str]) -> dict[str, Constraint]:
-    """The constraints that glob patterns choose among ``module.named_parameters()``, by name.
+    """The constraints that glob patterns choose among ``module.named_parameters()``, by name as in :func:`select`.
 
     The stacked weights of ``nn.LSTM``, ``nn.GRU`` and ``nn.MultiheadAttention`` are taken as one matrix a gate or
     projection; a declaration by :func:`~projunn_lightning.orthogonal` goes before.
 
     Raises:
-        ConstraintError: if a pattern matches no parameter (with near misses), or one that is no matrix.
+        ConstraintError: if a pattern matches no parameter (with near misses) or one that is no matrix, or a weight is
+            no parameter but computed from one.
     """
+    patterns = list(_with_compiled_names(module, patterns))
+    _refuse_computed(module, patterns)
     names = dict(module.named_parameters(remove_duplicate=False))
     known = declared(module)
     found: dict[str, Constraint] = {}
     for pattern in patterns:
-        matches = [name for name in names if fnmatchcase(name, pattern)]
-        if not matches:
-            matrices = [name for name, parameter in names.items() if parameter.ndim >= 2]
-            near = difflib.get_close_matches(pattern, matrices, n=3, cutoff=0.4) or matrices[:10]
-            raise ConstraintError(
-                f"the pattern {pattern!r} matches no parameter of {type(module).__name__}; "
-                f"near misses: {', '.join(near) or 'none, it has no matrices'}"
-            )
-        for name in matches:
-            found[name] = known.get(name) or _constraint_of(module, name)
-            check(name, names[name], found[name])
+        for name in _matches(type(module).__name__, names, pattern):
+            constraint = known.get(name) or _constraint_of(module, name)
+            check(name, names[name], constraint)
+            found[plain_name(name)] = constraint
     return found
+
+
+def _matches(module: str, names: dict[str, nn.Parameter], pattern: str) -> list[str]:
+    matches = [name for name in names if fnmatchcase(name, pattern)]
+    if not matches:
+        matrices = [name for name, parameter in names.items() if parameter.ndim >= 2]
+        near = difflib.get_close_matches(pattern, matrices, n=3, cutoff=0.4) or matrices[:10]
+        raise ConstraintError(
+            f"the pattern {pattern!r} matches no parameter of {module}; "
+            f"near misses: {', '.join(near) or 'none, it has no matrices'}"
+        )
+    return matches
+
+
+def plain_name(name: str) -> str:
+    """A parameter's name without the part that ``torch.compile`` puts in; the compiled module answers to it, too."""
+    return name.replace(_COMPILED, "")
 
 
 def _constraint_of(module: nn.Module, name: str) -> Constraint:
@@ -88,7 +95,7 @@ def _with_compiled_names(module: nn.Module, patterns: Iterable[str]) -> Iterable
             yield pattern
 
 
-def _refuse_computed(module: nn.Module, wanted: list[str]) -> None:
+def _refuse_computed(module: nn.Module, wanted: Collection[str]) -> None:
     """Refuse weights that a parametrization, one of the older norms or pruning computes from others."""
     for raw, _ in module.named_parameters(remove_duplicate=False):
         name = _RAW.sub(r"\1", raw)

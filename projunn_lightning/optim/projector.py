@@ -76,6 +76,7 @@ class Projector:
         self.module = module
         self.on_update: OnUpdate | None = None
         self._patterns = as_patterns(parameters)
+        self._left: set[str] = set()
         self._weights: dict[str, ConstrainedWeight] = {}
         self._weights = self._choose()
         self._attachments: list[Attachment] = []
@@ -86,6 +87,15 @@ class Projector:
     def constraints(self) -> dict[str, Constraint]:
         """The constraint of each constrained parameter, by name."""
         return {weight.name: weight.constraint for weight in self._weights.values()}
+
+    def leave(self, names: Iterable[str]) -> Self:
+        """Leave weights to another projector, those of these names that this one would constrain.
+
+        It is for several projectors of one module, before they are attached: each weight belongs to one of them.
+        """
+        self._left |= set(names)
+        self._weights = {name: weight for name, weight in self._weights.items() if name not in self._left}
+        return self
 
     @property
     def groups(self) -> list[Group]:
@@ -105,6 +115,8 @@ class Projector:
             )
         unitary = set(map(plain_name, declared(self.module)))
         for name, constraint in constraints.items():
+            if name in self._left:
+                continue
             parameter = self.module.get_parameter(name)
             check(name, parameter, constraint)
             self._check_settings(name, parameter, constraint)
@@ -184,7 +196,7 @@ class Projector:
                     if name := own.get(id(parameter)):
                         raise ConstraintError(
                             f"{name} is constrained by another projector that is attached to the same optimizer, and "
-                            "its update would be taken twice; give each projector weights of its own"
+                            "its update would be taken twice; leave it to one of them by Projector.leave"
                         )
 
     def _refuse_skew(self, optimizers: Iterable[Optimizer]) -> None:
@@ -308,10 +320,19 @@ class Projector:
         """
         return unitarity_errors(self.module, self.constraints)
 
+    def effective_rates(self) -> dict[str, float]:
+        """The learning rate of each constrained weight that an optimizer holds, over its divider, by name."""
+        rates = {}
+        for attachment in self._attachments:
+            for group in attachment.optimizer.param_groups:
+                for weight, _ in self._among(self._weights.values(), group["params"]):
+                    rates[weight.name] = float(group["lr"]) / self.settings.divider(weight.step)
+        return rates
+
     @property
     def skipped_updates(self) -> Tensor:
         """How many updates were not finite and left their weight untouched, over all weights; a scalar tensor."""
-        counts = [weight.skipped for weight in self._weights.values()]
+        counts = [weight.skipped for weight in self._weights.values()] or [torch.zeros((), dtype=torch.long)]
         return torch.stack([count.to(counts[0].device) for count in counts]).sum()
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -27,7 +28,8 @@ class ProjUNNSettings:
         coordinates: ``"weight"``, in which the optimizer sees the weight's gradient as it is; or ``"skew"``, in which
             it sees the gradient in the Lie algebra, a skew matrix, for square weights. An optimizer that scales each
             entry, such as RMSprop or Adam, often learns faster in them.
-        lr_divider: divides the update of constrained weights (the paper's separate unitary learning rate).
+        lr_divider: divides the update of constrained weights (the paper's separate unitary learning rate); a number, or
+            a function that takes the number of a weight's updates so far to one.
         tolerance: the unitarity error to stay below; half of it triggers a re-orthonormalisation.
         seed: seeds the random sketches, which are a function of (seed, step, parameter name) alone.
 
@@ -40,7 +42,7 @@ class ProjUNNSettings:
     sampler: SamplerName = "lsi"
     feedback: float = 0.0
     coordinates: Literal["weight", "skew"] = "weight"
-    lr_divider: float = 1.0
+    lr_divider: float | Callable[[int], float] = 1.0
     tolerance: float = 1e-5
     seed: int = 0
 
@@ -51,11 +53,11 @@ class ProjUNNSettings:
             if self.rank < 1:
                 raise ConfigError(f"rank must be a whole number of 1 or more, or 'full', found {self.rank}")
         _check_type("seed", self.seed, int, "a whole number")
-        for name in ("lr_divider", "tolerance", "feedback"):
+        for name in ("tolerance", "feedback"):
             _check_type(name, getattr(self, name), (int, float), "a number")
-        for name in ("lr_divider", "tolerance"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ConfigError(f"{name} must be positive and finite, found {getattr(self, name)}")
+        if not 0 < self.tolerance < float("inf"):
+            raise ConfigError(f"tolerance must be positive and finite, found {self.tolerance}")
+        self.divider(0)
         if not 0 <= self.feedback < 1:
             raise ConfigError(f"feedback must be in [0, 1), found {self.feedback}")
         if self.feedback and self.rank == "full":
@@ -63,6 +65,18 @@ class ProjUNNSettings:
         one_of("retraction", self.retraction, RETRACTIONS, ConfigError)
         one_of("sampler", self.sampler, SAMPLERS, ConfigError)
         one_of("coordinates", self.coordinates, ("weight", "skew"), ConfigError)
+
+    def divider(self, step: int) -> float:
+        """The divider of a weight's update after so many updates.
+
+        Raises:
+            ConfigError: if it is no positive number.
+        """
+        value = self.lr_divider(step) if callable(self.lr_divider) else self.lr_divider
+        _check_type("lr_divider", value, (int, float), "a number")
+        if not 0 < value < float("inf"):
+            raise ConfigError(f"lr_divider must be positive and finite, found {value}")
+        return value
 
 
 def check_names(settings: dict[str, Any]) -> None:

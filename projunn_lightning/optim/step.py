@@ -95,7 +95,7 @@ class Group:
         direction, next_basis = sampler.sample(update, int(settings.rank), generators, basis)
         if on_update is not None:
             on_update([weight.name for weight in self.weights], update, direction, self._residual)
-        change = direction.change(RETRACTIONS[settings.retraction], update, settings.lr_divider)
+        change = direction.change(RETRACTIONS[settings.retraction], update, self._divider(d))
         # Whatever is not finite in D shows in these thin factors; they are zeroed without a host synchronisation.
         finite = torch.isfinite(change.left).flatten(1).all(1) & torch.isfinite(change.right).flatten(1).all(1)
         mask = finite.view(-1, *[1] * (change.left.ndim - 1))
@@ -115,7 +115,7 @@ class Group:
         assert self._residual is not None
         self._residual.copy_where_(finite, update.d)
         left, right = change.linear()
-        left = torch.where(mask, left, 0) * -self.settings.lr_divider
+        left = torch.where(mask, left, 0) * -self._divider(update.d)
         self._residual.add_product(left, torch.where(mask, right, 0), out=self._residual)
 
     def _full(self, w: Matrices, d: Matrices) -> Tensor:
@@ -126,12 +126,19 @@ class Group:
         assert target is not None
         finite = torch.isfinite(target).flatten(1).all(1)
         mask = finite.view(-1, *[1] * (target.ndim - 1))
-        step = torch.where(mask, target, 0) / self.settings.lr_divider
+        step = torch.where(mask, target, 0) / self._divider(d)
         omega = update.dense_omega(step, whole)
         along = omega @ whole if update.skew else step
         new = RETRACTIONS[self.settings.retraction].dense(whole, omega, along)
         target.copy_(torch.where(mask, new, whole))
         return finite
+
+    def _divider(self, d: Matrices) -> float | Tensor:
+        """What divides the updates: one number, or where it follows a schedule one for each weight, ``(G, 1, ..)``."""
+        if not callable(self.settings.lr_divider):
+            return self.settings.lr_divider
+        dividers = [self.settings.divider(weight.step) for weight in self.weights]
+        return torch.tensor(dividers, dtype=d.dtype.to_real(), device=d.device).view(-1, *[1] * (len(d.shape) - 1))
 
     def _seeded(self, salt: int = 0) -> list[Generator]:
         """The random numbers for this step of each weight: a function of (seed, step of the weight, its name)."""

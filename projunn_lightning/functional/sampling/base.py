@@ -68,7 +68,7 @@ class LowRank(NamedTuple):
     a: Tensor
     b: Tensor
 
-    def change(self, retraction: Retraction, update: Update, divider: float) -> Change:
+    def change(self, retraction: Retraction, update: Update, divider: float | Tensor) -> Change:
         """The change of the weight by the approximation over the divider."""
         if update.skew:
             return _rotated(retraction, update, skew_part(self.a / divider, self.b))
@@ -88,7 +88,7 @@ class Turn(NamedTuple):
 
     rotation: Rotation
 
-    def change(self, retraction: Retraction, update: Update, divider: float) -> Change:
+    def change(self, retraction: Retraction, update: Update, divider: float | Tensor) -> Change:
         """The change of the weight by the approximation over the divider."""
         change = _rotated(retraction, update, Rotation(self.rotation.q, self.rotation.s / divider))
         return change.mH() if update.w.shape[-2] < update.w.shape[-1] else change
