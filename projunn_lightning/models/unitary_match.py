@@ -1,4 +1,4 @@
-"""A LightningModule that is one unitary matrix."""
+"""A LightningModule whose only weight is a unitary matrix."""
 
 from __future__ import annotations
 
@@ -14,16 +14,21 @@ from projunn_lightning.models._fsdp import shard_
 
 
 class UnitaryMatch(LightningModule):
-    """Learn the unitary matrix behind pairs (x, U x), such as those of :class:`~projunn_lightning.RandomUnitary`.
+    """Learn a unitary matrix U from pairs (x, U x), such as those of :class:`~projunn_lightning.RandomUnitary`.
 
-    The loss is ``|W x - U x|^2``, averaged over the batch; for x of variance 1 its mean is ``|W - U|_F^2``. That
-    distance itself is logged as ``val/distance`` and ``test/distance`` where the datamodule has the ``target`` U.
+    The loss is ``|W x - U x|^2``, averaged over the batch. If the entries of x have variance 1, its expectation is the
+    distance ``|W - U|_F^2``. If the datamodule has the attribute ``target`` U, the distance itself is logged as
+    ``val/distance`` and ``test/distance``.
 
     Args:
-        size: N, of the matrix ``(N, N)``.
-        complex: whether it is unitary, otherwise orthogonal.
-        init: of the matrix, see :func:`~projunn_lightning.orthogonal`.
-        learning_rate: of the default optimizer, SGD; 8 / N takes a whole step in each direction of a batch of 16.
+        size: the size N of the matrix ``(N, N)``.
+        complex: whether the matrix is unitary (complex) or orthogonal (real).
+        init: the initialisation of the matrix, see :func:`~projunn_lightning.orthogonal`.
+        learning_rate: the learning rate of the default optimizer, SGD. 8 / N takes a whole step in each direction of a
+            batch of 16.
+
+    Raises:
+        ProjUNNError: if a number is out of range; while the module runs, if the vectors have another size.
     """
 
     def __init__(
@@ -38,11 +43,11 @@ class UnitaryMatch(LightningModule):
         orthogonal(self, "weight", init=init)
 
     def forward(self, input: Tensor) -> Tensor:
-        """``W x`` for rows x, ``(B, N)`` to ``(B, N)``."""
+        """Map rows x, ``(B, N)``, to ``W x``, ``(B, N)``."""
         return input @ self.weight.mT
 
     def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """``|W x - y|^2``, averaged over the batch."""
+        """``|W x - y|^2``, averaged over a batch of pairs (x, y)."""
         input, target = batch
         if input.shape[-1:] != self.weight.shape[1:]:
             raise ProjUNNError(f"input must be (B, {len(self.weight)}), found {tuple(input.shape)}")
@@ -72,15 +77,15 @@ class UnitaryMatch(LightningModule):
         self._log_distance("test")
 
     def _log_distance(self, stage: Literal["val", "test"]) -> None:
-        target = getattr(self.trainer.datamodule, "target", None)  # type: ignore[attr-defined]  # set by a connector
+        target = getattr(getattr(self.trainer, "datamodule", None), "target", None)
         if target is not None:
             distance = torch.linalg.matrix_norm(self.weight - target.to(self.device)).square()
             self.log(f"{stage}/distance", distance, prog_bar=True, sync_dist=True)
 
     def configure_model(self) -> None:
-        """Shard the matrix where the strategy is ModelParallelStrategy."""
+        """Shard the matrix if the strategy is ModelParallelStrategy."""
         shard_(self)
 
     def configure_optimizers(self) -> Any:
-        """SGD, where the command line or a subclass asks for no other optimizer."""
+        """SGD, unless the command line or a subclass chooses another optimizer."""
         return torch.optim.SGD(self.parameters(), lr=self.learning_rate)
