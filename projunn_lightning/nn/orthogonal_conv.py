@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from projunn_lightning.constraint import orthogonal
-from projunn_lightning.errors import ProjUNNError, at_least, pair
+from projunn_lightning.errors import ProjUNNError, at_least, one_of, pair
 from projunn_lightning.functional import _export
 from projunn_lightning.functional._convolution import convolve, fill, sizes
 from projunn_lightning.nn._precision import convert_complex
@@ -44,7 +44,7 @@ class OrthogonalConv2d(nn.Module):
 
     ``torch.func`` cannot transform the real layer. Second derivatives are supported.
 
-    Source: Kiani et al. 2022, section 4.4.
+    Source: Kiani et al. 2022.
 
     >>> layer = OrthogonalConv2d(3, 4, size=(6, 5), bias=False)
     >>> x = torch.randn(2, 3, 6, 5)
@@ -181,8 +181,7 @@ class OrthogonalConv2d(nn.Module):
 
     def _check_options(self, init: Init) -> None:
         at_least(1, in_channels=self.in_channels, stride=self.stride, size=min(self.size))
-        if init not in get_args(Init):
-            raise ProjUNNError(f"unknown init {init!r}, expected {' or '.join(get_args(Init))}")
+        one_of("init", init, get_args(Init))
         if self.out_channels < self.in_channels:
             raise ProjUNNError(
                 f"out_channels must be at least in_channels = {self.in_channels}, found {self.out_channels}: fewer "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from functools import partial
 from typing import Any, Literal
 
@@ -123,7 +124,7 @@ class SkewMap(nn.Module):
         super().__init__()
         at_least(1, period=period)
         self.base = base
-        self.period = period
+        self.period = operator.index(period)  # refuses a fraction such as 2.5
         self.matrix = _Matrix(torch.empty(size, size, dtype=dtype, device=device))
         initialise_(self.matrix.weight, Constraint(), init)
         moving = base == "moving"

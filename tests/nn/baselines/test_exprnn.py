@@ -112,8 +112,10 @@ class TestMovingBase:
         assert twin.passes == module.passes == 2
 
 
-def test_refuses_a_period_of_0_and_inits_that_are_no_function_of_a_skew_matrix():
+def test_refuses_periods_that_are_no_counts_and_inits_that_are_no_function_of_a_skew_matrix():
     with pytest.raises(ValueError, match="period must be 1 or more, found 0"):
         SkewMap(4, "matrix_exp", "moving", period=0)
+    with pytest.raises(TypeError, match="'float' object cannot be interpreted as an integer"):
+        SkewMap(4, "matrix_exp", "moving", period=2.5)
     with pytest.raises(ValueError, match="starts from henaff, cayley or identity, found init 'haar'"):
         SkewMap(4, "matrix_exp", "identity", init="haar")
