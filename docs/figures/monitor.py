@@ -24,7 +24,7 @@ def train(cell: str, steps: int) -> tuple[SequenceModel, CopyingMemory]:
     """A trained model and its data."""
     seed_everything(0, verbose=False)
     data = CopyingMemory(DELAY, batch_size=32, val_size=128, test_size=256)
-    model = SequenceModel(10, 9, 128, cell=cell, ignore_index=8)
+    model = SequenceModel(10, 9, 128, rnn=cell, ignore_index=8)
     callbacks = [ProjUNN(lr_divider=32), UnitarityMonitor()] if cell == "projunn" else [UnitarityMonitor()]
     trainer = Trainer(max_steps=steps, limit_val_batches=0, callbacks=callbacks, enable_checkpointing=False)
     trainer.fit(model, data)

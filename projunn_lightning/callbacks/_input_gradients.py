@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from projunn_lightning.nn.elman import ElmanRNN
+from projunn_lightning.nn import ElmanRNN
 
 
 def recurrent_layers(module: nn.Module) -> Iterator[tuple[str, nn.RNNBase | ElmanRNN]]:

@@ -24,7 +24,7 @@ from projunn_lightning.cli.configs import find_comparison
 from projunn_lightning.constraint import declared
 from projunn_lightning.errors import ProjUNNError
 from projunn_lightning.functional import unitarity_error
-from projunn_lightning.nn.elman import ElmanRNN
+from projunn_lightning.nn import ElmanRNN
 
 SOLVED = 0.1
 """The share of the baseline's loss below which a task counts as solved."""
@@ -193,7 +193,7 @@ def degrees_of_freedom(model: LightningModule) -> int:
     """Real numbers that a model is free to choose: of a unitary matrix, the dimension of its Stiefel manifold.
 
     >>> from projunn_lightning import SequenceModel
-    >>> [degrees_of_freedom(SequenceModel(1, 1, 8, cell=cell, task="regression")) for cell in ("projunn", "exprnn")]
+    >>> [degrees_of_freedom(SequenceModel(1, 1, 8, rnn=rnn, task="regression")) for rnn in ("projunn", "exprnn")]
     [53, 53]
     """
     constrained = declared(model)

@@ -6,6 +6,7 @@ from projunn_lightning.functional.convolution import (
     circular_convolution,
     frequency_counts,
 )
+from projunn_lightning.functional.init import INITS, InitName
 from projunn_lightning.functional.modrelu import modrelu
 from projunn_lightning.functional.recurrence import Nonlinearity, recurrence
 from projunn_lightning.functional.retraction import (
@@ -32,10 +33,12 @@ from projunn_lightning.functional.unitarity import estimate_unitarity_error, uni
 from projunn_lightning.linalg import nearest_unitary, newton_schulz
 
 __all__ = [
+    "INITS",
     "RETRACTIONS",
     "SAMPLERS",
     "Change",
     "Direction",
+    "InitName",
     "Nonlinearity",
     "Retraction",
     "RetractionName",

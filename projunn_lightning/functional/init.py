@@ -6,6 +6,7 @@ Each takes matrices ``(*, n, p)``, real or complex, square, tall or wide, and fi
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Generator, Tensor
@@ -85,3 +86,8 @@ INITS: dict[str, Callable[[Tensor], Tensor]] = {
     "cayley": cayley_,
 }
 """The initialisations by name: a new one is a function here and an entry."""
+
+if TYPE_CHECKING:
+    InitName = str
+else:
+    InitName = Literal[tuple(INITS)]  # the help of the command shows these choices

@@ -1,4 +1,4 @@
-"""LightningModules."""
+"""LightningModules: sequence tasks, image classification and the recovery of a unitary matrix."""
 
 from projunn_lightning.models.image_classifier import ImageClassifier
 from projunn_lightning.models.sequence import SequenceModel

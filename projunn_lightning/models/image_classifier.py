@@ -2,78 +2,73 @@
 
 from __future__ import annotations
 
-import math
-from typing import Literal
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from projunn_lightning.errors import ProjUNNError, at_least, not_none, pair
+from projunn_lightning.errors import ProjUNNError, at_least, non_negative, not_none, one_of, pair
 from projunn_lightning.models.supervised import Supervised, cross_entropy
-from projunn_lightning.nn.cnn import PlainCNN, ResNet9
-from projunn_lightning.nn.orthogonal_conv import Init, OrthogonalConv2d
-
-Architecture = Literal["resnet9", "plain"]
+from projunn_lightning.nn import ARCHITECTURES, ArchitectureName, CNNOptions, OrthogonalConv2d
 
 
 class ImageClassifier(Supervised):
-    """A convolutional network trained on pairs (image, class), with orthogonal or ordinary convolutions.
+    """A convolutional network with orthogonal or ordinary convolutions, trained on pairs (image, class).
 
-    Images are ``(B, in_channels, H, W)``, classes integers ``(B,)``, outputs logits ``(B, num_classes)``, the loss is
-    cross-entropy. It logs ``train/``, ``val/`` and ``test/`` ``loss`` and ``accuracy``. Without an optimizer from the
-    command line it trains by RMSprop.
+    Images are ``(B, in_channels, H, W)``, classes are integers ``(B,)``, outputs are logits ``(B, num_classes)``, and
+    the loss is the cross-entropy. The module logs ``loss`` and ``accuracy`` under ``train/``, ``val/`` and ``test/``.
+    It trains by RMSprop unless the command line chooses another optimizer.
 
     Args:
         architecture: ``"resnet9"`` (:class:`~projunn_lightning.nn.ResNet9`) or ``"plain"``
             (:class:`~projunn_lightning.nn.PlainCNN`).
-        in_channels: channels of an image.
-        size: height and width of an image, ``[H, W]`` or one number for both.
-        num_classes: classes.
-        width: channels, of the first convolution for ``resnet9`` and of all for ``plain``.
-        depth: convolutions of ``plain``, 10 if None; ``resnet9`` has its eight.
-        orthogonal: whether the convolutions are orthogonal and as wide as the image, or ordinary ones of 3 x 3.
-        init: of the orthogonal convolutions, ``"haar"``, or ``"identity"`` where they keep the number of channels.
-        locality: weight in the training loss of the orthogonal convolutions' locality penalty, the share of the
-            kernel's energy outside the support, from 0 to 1, as a mean over the layers (Kiani et al. 2022, section
-            4.4); it is logged as ``train/locality``. A weight of 0 leaves it out.
-        support: height and width of the window in which the penalty leaves the kernel free, ``[h, w]`` or one number.
-        learning_rate: of the default optimizer, RMSprop.
+        in_channels: the number of channels of an image.
+        size: the height and width of an image, ``[H, W]`` or one number for both.
+        num_classes: the number of classes.
+        locality: the weight of the locality penalty in the training loss, see :meth:`locality_penalty` (Kiani et al.
+            2022, section 4.4). The penalty is logged as ``train/locality``. A weight of 0 leaves it out.
+        support: the height and width of the window in which the penalty leaves the kernel free, ``[h, w]`` or one
+            number for both.
+        learning_rate: the learning rate of the default optimizer, RMSprop.
+        options: the options of the network, see :class:`~projunn_lightning.nn.CNNOptions`.
 
     Raises:
-        ValueError: if a size or option is out of range or does not fit the others, or, as it runs, if a batch does not
-            fit the sizes.
+        ProjUNNError: if a size or an option is out of range or does not fit the others; while the module runs, if a
+            batch does not fit the sizes.
     """
 
     def __init__(
         self,
-        architecture: Architecture = "resnet9",
+        architecture: ArchitectureName = "resnet9",
         in_channels: int = 3,
         size: int | tuple[int, int] = 32,
         num_classes: int = 10,
         *,
-        width: int = 64,
-        depth: int | None = None,
-        orthogonal: bool = True,
-        init: Init = "identity",
         locality: float = 0.0,
         support: int | tuple[int, int] = 3,
         learning_rate: float = 1e-3,
+        **options: Any,
     ) -> None:
-        not_none(size=size, support=support, locality=locality)
+        not_none(size=size, support=support)
+        one_of("architecture", architecture, ARCHITECTURES)
         at_least(1, in_channels=in_channels)
         at_least(2, num_classes=num_classes)
+        non_negative(locality=locality)
         super().__init__(learning_rate, num_classes)
         self.save_hyperparameters()
-        if not (locality == 0 or (0 < locality < math.inf and orthogonal)):
-            raise ProjUNNError(f"locality must be 0, or above it where orthogonal is true, found {locality}")
         sides = pair(size)
-        self.network = _network(architecture, in_channels, num_classes, sides, width, depth, orthogonal, init)
+        self.network = ARCHITECTURES[architecture](in_channels, num_classes, sides, **vars(CNNOptions(**options)))
         self.input_shape = (in_channels, *sides)
         self.locality = locality
         self.support = support
+        if locality and not self._orthogonal_convolutions():
+            raise ProjUNNError(
+                f"locality is a penalty on orthogonal convolutions, and this network has none: set it to 0, found "
+                f"{locality}"
+            )
 
     def forward(self, input: Tensor) -> Tensor:
-        """Images ``(B, in_channels, H, W)`` to logits ``(B, num_classes)``."""
+        """Map images ``(B, in_channels, H, W)`` to logits ``(B, num_classes)``."""
         if input.shape[1:] != self.input_shape:
             expected = ", ".join(map(str, self.input_shape))
             raise ProjUNNError(
@@ -81,9 +76,12 @@ class ImageClassifier(Supervised):
             )
         return self.network(input)
 
+    def _orthogonal_convolutions(self) -> list[OrthogonalConv2d]:
+        return [module for module in self.network.modules() if isinstance(module, OrthogonalConv2d)]
+
     def locality_penalty(self) -> Tensor:
-        """The share of its kernel's energy outside the support, as a mean over the orthogonal convolutions; 0 to 1."""
-        layers = [module for module in self.network.modules() if isinstance(module, OrthogonalConv2d)]
+        """The share of a kernel's energy outside the support, as a mean over the orthogonal convolutions; 0 to 1."""
+        layers = self._orthogonal_convolutions()
         return torch.stack([layer.locality_penalty(self.support) / layer.in_channels for layer in layers]).mean()
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
@@ -95,25 +93,5 @@ class ImageClassifier(Supervised):
         return loss
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy."""
+        """The cross-entropy of a batch."""
         return cross_entropy(output, target, "num_classes")
-
-
-def _network(
-    architecture: str,
-    in_channels: int,
-    num_classes: int,
-    size: tuple[int, int],
-    width: int,
-    depth: int | None,
-    orthogonal: bool,
-    init: Init,
-) -> nn.Module:
-    if architecture == "plain":
-        depth = 10 if depth is None else depth
-        return PlainCNN(in_channels, num_classes, size, depth=depth, width=width, orthogonal=orthogonal, init=init)
-    if architecture != "resnet9":
-        raise ProjUNNError(f"unknown architecture {architecture!r}, expected resnet9 or plain")
-    if depth is not None:
-        raise ProjUNNError(f"depth is for architecture 'plain'; 'resnet9' has its own, found {depth}")
-    return ResNet9(in_channels, num_classes, size, width=width, orthogonal=orthogonal, init=init)

@@ -2,47 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from projunn_lightning.constraint import Init
-from projunn_lightning.errors import ProjUNNError, not_none
-from projunn_lightning.functional.recurrence import Nonlinearity
+from projunn_lightning.errors import ProjUNNError, at_least, one_of
+from projunn_lightning.functional import InitName, Nonlinearity
 from projunn_lightning.models.supervised import Supervised, cross_entropy
-from projunn_lightning.nn.rnns import Cell, make_rnn
+from projunn_lightning.nn import RNNName, make_rnn
 
 
 class SequenceModel(Supervised):
     """A recurrent network with a linear read-out, trained on pairs (input sequence, target).
 
-    Inputs are ``(B, T, input_size)``, or integers ``(B, T)`` below ``input_size`` that are taken one-hot. Outputs are
-    ``(B, T, output_size)``, or ``(B, output_size)`` where only the last step is read. Targets are integers ``(B, T)``
-    or ``(B)`` for classification (cross-entropy) and shaped as the outputs for regression (mean squared error).
-    It logs ``train/``, ``val/`` and ``test/`` ``loss`` and ``accuracy`` or ``mae``. Without an optimizer from the
-    command line it trains by RMSprop.
+    Inputs are ``(B, T, input_size)``, or integers ``(B, T)`` below ``input_size``, which are encoded one-hot. Outputs
+    are ``(B, T, output_size)``, or ``(B, output_size)`` if only the last step is read. For classification, targets are
+    integers ``(B, T)`` or ``(B)`` and the loss is the cross-entropy. For regression, targets have the shape of the
+    outputs and the loss is the mean squared error. The module logs ``loss`` and ``accuracy`` or ``mae`` under
+    ``train/``, ``val/`` and ``test/``. It trains by RMSprop unless the command line chooses another optimizer.
 
     Args:
-        input_size: features of an input, or different integers.
-        output_size: classes, or features of a target.
-        hidden_size: width of the state.
-        num_layers: layers of the RNN.
+        input_size: the number of features of an input, or of different integers.
+        output_size: the number of classes, or of features of a target.
+        hidden_size: the number of features of the state.
+        num_layers: the number of recurrent layers.
         task: ``"classification"`` or ``"regression"``.
-        output: ``"sequence"`` for an output at every step, ``"last"`` for one at the end.
-        cell: of the recurrent network: ``"projunn"``, or a rival to compare it with, see
-            :func:`~projunn_lightning.nn.make_rnn`.
-        nonlinearity: ``"modrelu"``, ``"relu"``, ``"tanh"`` or ``"identity"``; None for the cell's own.
-        init: of the recurrent weights, see :func:`~projunn_lightning.orthogonal`.
-        capacity: layers of the cell ``eunn``, reflections of ``ornn``, period of ``dtriv``; None for the cell's own.
-        dropout: between the layers of the RNN.
-        complex: whether the state is complex and the weights unitary; the read-out sees real and imaginary parts.
-        ignore_index: a class left out of the accuracy (not of the loss), such as the blank of the copying task.
-        learning_rate: of the default optimizer, RMSprop.
+        output: ``"sequence"`` for an output at every step, ``"last"`` for one output at the end.
+        rnn: the recurrent layer: ``"projunn"``, or another one to compare it with, see
+            :data:`projunn_lightning.nn.RNNS`.
+        nonlinearity: ``"modrelu"``, ``"relu"``, ``"tanh"`` or ``"identity"``; None for the default of the recurrent
+            layer.
+        init: the initialisation of the recurrent matrices, see :func:`~projunn_lightning.orthogonal`; None for the
+            default of the recurrent layer.
+        rnn_options: options of the recurrent layer's own, such as ``{"capacity": 2}`` for ``"eunn"``,
+            ``{"reflections": 16}`` for ``"ornn"`` or ``{"period": 100}`` for ``"dtriv"``.
+        dropout: the probability of dropout between recurrent layers.
+        complex: whether the state is complex and the recurrent matrices are unitary. The read-out then sees the real
+            and the imaginary part of the state.
+        ignore_index: a class that the accuracy leaves out (the loss does not), such as the blank of the copying task.
+        learning_rate: the learning rate of the default optimizer, RMSprop.
 
     Raises:
-        ValueError: if a size or option is out of range, or, as it runs, if a batch does not fit the sizes.
+        ProjUNNError: if a size or an option is out of range; while the module runs, if a batch does not fit the sizes.
     """
 
     def __init__(
@@ -54,32 +57,31 @@ class SequenceModel(Supervised):
         *,
         task: Literal["classification", "regression"] = "classification",
         output: Literal["sequence", "last"] = "sequence",
-        cell: Cell = "projunn",
+        rnn: RNNName = "projunn",
         nonlinearity: Nonlinearity | None = None,
-        init: Init = "henaff",
-        capacity: int | None = None,
+        init: InitName | None = None,
+        rnn_options: dict[str, Any] | None = None,
         dropout: float = 0.0,
         complex: bool = False,
         ignore_index: int | None = None,
         learning_rate: float = 1e-3,
     ) -> None:
-        _check_choices(task, output, output_size)
+        one_of("task", task, ("classification", "regression"))
+        one_of("output", output, ("sequence", "last"))
+        at_least(2 if task == "classification" else 1, output_size=output_size)
         super().__init__(learning_rate, output_size if task == "classification" else None, ignore_index)
         self.save_hyperparameters()
         self.input_size = input_size
         self.task = task
         self.output = output
-        self.rnn = make_rnn(
-            cell,
-            input_size,
-            hidden_size,
-            num_layers,
-            nonlinearity=nonlinearity,
-            init=init,
-            capacity=capacity,
-            dropout=dropout,
-            dtype=torch.complex64 if complex else torch.float32,
-        )
+        shared = {
+            "nonlinearity": nonlinearity,
+            "init": init,
+            "dropout": dropout,
+            "dtype": torch.complex64 if complex else torch.float32,
+            "batch_first": True,
+        }
+        self.rnn = make_rnn(rnn, input_size, hidden_size, num_layers, **_joined(shared, rnn_options or {}))
         self.readout = nn.Linear(2 * hidden_size if complex else hidden_size, output_size)
         nn.init.kaiming_normal_(self.readout.weight, nonlinearity="linear")
         nn.init.zeros_(self.readout.bias)
@@ -103,7 +105,7 @@ class SequenceModel(Supervised):
             ) from None
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy over all steps, or mean squared error."""
+        """The cross-entropy over all steps, or the mean squared error."""
         expected = output.shape if self.task == "regression" else output.shape[:-1]
         if target.shape != expected:
             raise ProjUNNError(
@@ -115,12 +117,15 @@ class SequenceModel(Supervised):
         return cross_entropy(output, target, "output_size")
 
 
-def _check_choices(task: str, output: str, output_size: int) -> None:
-    if task not in ("classification", "regression"):
-        raise ProjUNNError(f"unknown task {task!r}, expected classification or regression")
-    if output not in ("sequence", "last"):
-        raise ProjUNNError(f"unknown output {output!r}, expected sequence or last")
-    fewest = 2 if task == "classification" else 1
-    not_none(output_size=output_size)
-    if output_size < fewest:
-        raise ProjUNNError(f"output_size must be {fewest} or more for {task}, found {output_size}")
+def _joined(shared: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """The options of a recurrent layer: those that SequenceModel sets, unless they are None, and the layer's own.
+
+    Raises:
+        ProjUNNError: if the own options contain one that SequenceModel sets.
+    """
+    if twice := sorted(shared.keys() & own.keys()):
+        raise ProjUNNError(
+            f"rnn_options must hold options of the recurrent layer's own, found {', '.join(twice)}: SequenceModel sets "
+            "these itself"
+        )
+    return {name: value for name, value in shared.items() if value is not None} | own

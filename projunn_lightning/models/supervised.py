@@ -1,4 +1,4 @@
-"""What the LightningModules of classification and regression share."""
+"""The base class of the LightningModules for classification and regression."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ from projunn_lightning.models._fsdp import shard_
 
 
 class Supervised(LightningModule):
-    """Steps and metrics on batches (input, target); subclasses give ``forward`` and :meth:`loss`.
+    """Steps and metrics on batches (input, target). Subclasses define ``forward`` and :meth:`loss`.
 
-    It logs ``train/``, ``val/`` and ``test/`` ``loss`` and ``accuracy`` or ``mae``. Without an optimizer from the
-    command line it trains by RMSprop.
+    The module logs ``loss`` and ``accuracy`` or ``mae`` under ``train/``, ``val/`` and ``test/``. It trains by RMSprop
+    unless the command line chooses another optimizer.
 
     Args:
-        learning_rate: of the default optimizer.
-        num_classes: classes, for the accuracy; None for regression.
-        ignore_index: a class left out of the accuracy.
+        learning_rate: the learning rate of the default optimizer.
+        num_classes: the number of classes, for the accuracy; None for regression.
+        ignore_index: a class that the accuracy leaves out.
+
+    Raises:
+        ProjUNNError: if the learning rate is negative, or ``ignore_index`` does not fit into 64 bits.
     """
 
     def __init__(self, learning_rate: float, num_classes: int | None, ignore_index: int | None = None) -> None:
@@ -35,7 +38,7 @@ class Supervised(LightningModule):
             raise ProjUNNError(f"ignore_index must be a class, found {ignore_index}")
         self.learning_rate = learning_rate
         self.num_classes = num_classes
-        # The loss refuses what is no class; torchmetrics' own check would wait for the device at every step.
+        # The loss refuses invalid classes. The check by torchmetrics would synchronise with the device at every step.
         metrics: dict[str, Metric | MetricCollection] = (
             {"mae": MeanAbsoluteError()}
             if num_classes is None
@@ -54,7 +57,7 @@ class Supervised(LightningModule):
         """The loss of a batch, a scalar.
 
         Raises:
-            ValueError: if the target does not fit the output.
+            ProjUNNError: if the target does not fit the output.
         """
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
@@ -67,7 +70,7 @@ class Supervised(LightningModule):
         self._step(batch, "test")
 
     def predict_step(self, batch: Tensor | tuple[Tensor, ...], batch_idx: int) -> Tensor:
-        """Predicted classes or values of a batch of inputs, with or without targets beside them."""
+        """Predict the classes or the values of a batch of inputs, which may have targets beside them."""
         output = self(batch if isinstance(batch, Tensor) else batch[0])
         return output if self.num_classes is None else output.argmax(-1)
 
@@ -78,7 +81,7 @@ class Supervised(LightningModule):
         output = self(input)
         loss = self.loss(output, target)
         metrics: MetricCollection = getattr(self, f"{stage}_metrics")
-        if target.ndim < output.ndim:  # classes, of steps or of whole inputs
+        if target.ndim < output.ndim:  # classes of steps, or of whole inputs
             metrics(output.detach().flatten(0, -2), target.flatten())
         else:
             metrics(output.detach(), target)
@@ -88,19 +91,19 @@ class Supervised(LightningModule):
         return loss
 
     def configure_model(self) -> None:
-        """Shard the layers where the strategy is ModelParallelStrategy."""
+        """Shard the layers if the strategy is ModelParallelStrategy."""
         shard_(self)
 
     def configure_optimizers(self) -> Any:
-        """RMSprop, where the command line or a subclass asks for no other optimizer."""
+        """RMSprop, unless the command line or a subclass chooses another optimizer."""
         return torch.optim.RMSprop(self.parameters(), lr=self.learning_rate)
 
 
 def cross_entropy(output: Tensor, target: Tensor, option: str) -> Tensor:
-    """Cross-entropy of logits ``(*, C)`` and classes ``(*)``, or of ``(B, C)`` and probabilities ``(B, C)``; averaged.
+    """The mean cross-entropy of logits ``(*, C)`` and classes ``(*)``, or of ``(B, C)`` and probabilities ``(B, C)``.
 
     Raises:
-        ValueError: if a class is not below C, which the model calls ``option``.
+        ProjUNNError: if a class is not below C; the message calls C by the name of the model's ``option``.
     """
     try:
         if output.ndim > 2:

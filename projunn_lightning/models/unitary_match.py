@@ -1,4 +1,4 @@
-"""A LightningModule that is one unitary matrix."""
+"""A LightningModule whose only weight is a unitary matrix."""
 
 from __future__ import annotations
 
@@ -8,29 +8,36 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from projunn_lightning.constraint import Init, orthogonal
-from projunn_lightning.errors import ProjUNNError, at_least, non_negative
+from projunn_lightning.constraint import orthogonal
+from projunn_lightning.errors import ProjUNNError, at_least, non_negative, one_of
+from projunn_lightning.functional import INITS, InitName
 from projunn_lightning.models._fsdp import shard_
 
 
 class UnitaryMatch(LightningModule):
-    """Learn the unitary matrix behind pairs (x, U x), such as those of :class:`~projunn_lightning.RandomUnitary`.
+    """Learn a unitary matrix U from pairs (x, U x), such as those of :class:`~projunn_lightning.RandomUnitary`.
 
-    The loss is ``|W x - U x|^2``, averaged over the batch; for x of variance 1 its mean is ``|W - U|_F^2``. That
-    distance itself is logged as ``val/distance`` and ``test/distance`` where the datamodule has the ``target`` U.
+    The loss is ``|W x - U x|^2``, averaged over the batch. If the entries of x have variance 1, its expectation is the
+    distance ``|W - U|_F^2``. If the datamodule has the attribute ``target`` U, the distance itself is logged as
+    ``val/distance`` and ``test/distance``.
 
     Args:
-        size: N, of the matrix ``(N, N)``.
-        complex: whether it is unitary, otherwise orthogonal.
-        init: of the matrix, see :func:`~projunn_lightning.orthogonal`.
-        learning_rate: of the default optimizer, SGD; 8 / N takes a whole step in each direction of a batch of 16.
+        size: the size N of the matrix ``(N, N)``.
+        complex: whether the matrix is unitary (complex) or orthogonal (real).
+        init: the initialisation of the matrix, see :mod:`projunn_lightning.functional.init`.
+        learning_rate: the learning rate of the default optimizer, SGD. 8 / N takes a whole step in each direction of a
+            batch of 16.
+
+    Raises:
+        ProjUNNError: if a number is out of range; while the module runs, if the vectors have another size.
     """
 
     def __init__(
-        self, size: int = 2048, *, complex: bool = True, init: Init = "identity", learning_rate: float = 0.004
+        self, size: int = 2048, *, complex: bool = True, init: InitName = "identity", learning_rate: float = 0.004
     ) -> None:
         super().__init__()
         at_least(1, size=size)
+        one_of("init", init, INITS)
         non_negative(learning_rate=learning_rate)
         self.save_hyperparameters()
         self.learning_rate = learning_rate
@@ -38,11 +45,11 @@ class UnitaryMatch(LightningModule):
         orthogonal(self, "weight", init=init)
 
     def forward(self, input: Tensor) -> Tensor:
-        """``W x`` for rows x, ``(B, N)`` to ``(B, N)``."""
+        """Map rows x, ``(B, N)``, to ``W x``, ``(B, N)``."""
         return input @ self.weight.mT
 
     def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """``|W x - y|^2``, averaged over the batch."""
+        """``|W x - y|^2``, averaged over a batch of pairs (x, y)."""
         input, target = batch
         if input.shape[-1:] != self.weight.shape[1:]:
             raise ProjUNNError(f"input must be (B, {len(self.weight)}), found {tuple(input.shape)}")
@@ -72,15 +79,15 @@ class UnitaryMatch(LightningModule):
         self._log_distance("test")
 
     def _log_distance(self, stage: Literal["val", "test"]) -> None:
-        target = getattr(self.trainer.datamodule, "target", None)  # type: ignore[attr-defined]  # set by a connector
+        target = getattr(getattr(self.trainer, "datamodule", None), "target", None)
         if target is not None:
             distance = torch.linalg.matrix_norm(self.weight - target.to(self.device)).square()
             self.log(f"{stage}/distance", distance, prog_bar=True, sync_dist=True)
 
     def configure_model(self) -> None:
-        """Shard the matrix where the strategy is ModelParallelStrategy."""
+        """Shard the matrix if the strategy is ModelParallelStrategy."""
         shard_(self)
 
     def configure_optimizers(self) -> Any:
-        """SGD, where the command line or a subclass asks for no other optimizer."""
+        """SGD, unless the command line or a subclass chooses another optimizer."""
         return torch.optim.SGD(self.parameters(), lr=self.learning_rate)

@@ -1,4 +1,4 @@
-"""How a change of precision reaches complex parameters."""
+"""The conversion of complex parameters when a module changes its precision."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import torch
 from torch import Tensor
 
 
-def taking_complex_along(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """The conversion of ``Module._apply`` where ``double()`` and the like would change real parameters alone."""
+def convert_complex(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Extend a conversion of ``Module._apply``, such as that of ``double()``, to complex tensors.
+
+    Torch's own conversions leave complex tensors in the precision that they have.
+    """
 
     def convert(tensor: Tensor) -> Tensor:
         if not tensor.is_complex():

@@ -1,50 +1,92 @@
-"""Convolutional networks for classification, with ordinary or orthogonal convolutions."""
+"""Convolutional networks for classification. A new architecture is a class here and an entry of ARCHITECTURES."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 
-from projunn_lightning.errors import at_least
+from projunn_lightning.errors import ProjUNNError, at_least
 from projunn_lightning.nn.orthogonal_conv import Init, OrthogonalConv2d
 
 
-class ResNet9(nn.Module):
-    """The ResNet of nine weighted layers with which Kiani et al. 2022 classify CIFAR.
-
-    Convolutions of w, 2 w, two of 2 w around a skip, 4 w, 4 w and two of 4 w around a skip; batch normalisation and
-    ReLU follow each, and 2 x 2 average pooling the second, the fifth, the sixth and the last; then a linear layer.
+@dataclass(frozen=True)
+class CNNOptions:
+    """The options that all architectures share.
 
     Args:
-        in_channels: channels of the images.
-        num_classes: outputs.
-        size: height and width of the images, 16 or more each.
-        width: w.
-        orthogonal: whether the convolutions are :class:`OrthogonalConv2d`, as wide as the image, or ordinary ones of
-            3 x 3.
-        init: of orthogonal convolutions: ``"haar"``, or ``"identity"`` for those that keep the number of channels,
-            which lets a signal through tens of layers.
+        width: the number of channels of the first convolution; None for the architecture's own number.
+        depth: the number of convolutions; None for the architecture's own number.
+        orthogonal: whether the convolutions are orthogonal and as wide as the image
+            (:class:`~projunn_lightning.nn.OrthogonalConv2d`), or ordinary ones of 3 x 3.
+        init: the initialisation of orthogonal convolutions: ``"haar"``, or ``"identity"`` for those that keep the
+            number of channels, which lets a signal pass through tens of layers.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        num_classes: int,
-        size: tuple[int, int],
-        *,
-        width: int = 64,
-        orthogonal: bool = True,
-        init: Init = "identity",
-    ) -> None:
+    width: int | None = None
+    depth: int | None = None
+    orthogonal: bool = True
+    init: Init = "identity"
+
+    def convolution(self, in_channels: int, out_channels: int, size: tuple[int, int]) -> nn.Module:
+        """A convolution without a bias that keeps the height and the width of the image."""
+        if not self.orthogonal:
+            return nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False)
+        # The identity between different numbers of channels would add channels of zeros, which learn slowly.
+        init = self.init if in_channels == out_channels else "haar"
+        return OrthogonalConv2d(in_channels, out_channels, size, bias=False, init=init)
+
+    def block(self, in_channels: int, out_channels: int, size: tuple[int, int]) -> nn.Sequential:
+        """A convolution, batch normalisation and ReLU."""
+        convolution = self.convolution(in_channels, out_channels, size)
+        return nn.Sequential(convolution, nn.BatchNorm2d(out_channels), nn.ReLU())
+
+
+class CNN(nn.Module):
+    """A body of convolutions and a linear classifier; the base class of the architectures.
+
+    A subclass makes ``body`` and ``classifier``.
+    """
+
+    body: nn.Sequential
+    classifier: nn.Linear
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map images ``(B, in_channels, H, W)`` to logits ``(B, num_classes)``."""
+        return self.classifier(self.body(input).flatten(1))
+
+
+class ResNet9(CNN):
+    """The ResNet of nine weighted layers with which Kiani et al. 2022 classify CIFAR-10.
+
+    Its eight convolutions have w, 2 w, 2 w, 2 w, 4 w, 4 w, 4 w and 4 w channels. The third and fourth and the last two
+    have a skip around them. Batch normalisation and ReLU follow each convolution, and 2 x 2 average pooling follows the
+    second, the fifth, the sixth and the last. A linear layer classifies.
+
+    Args:
+        in_channels: the number of channels of the images.
+        num_classes: the number of outputs.
+        size: the height and width of the images, 16 or more each.
+        options: see :class:`~projunn_lightning.nn.CNNOptions`; ``width`` is w, 64 by default. The depth is fixed.
+
+    Raises:
+        ProjUNNError: if a size or an option is out of range.
+    """
+
+    def __init__(self, in_channels: int, num_classes: int, size: tuple[int, int], **options: Any) -> None:
         super().__init__()
-        at_least(1, width=width)
+        chosen = CNNOptions(**options)
+        if chosen.depth is not None:
+            raise ProjUNNError(f"ResNet9 has eight convolutions; leave out depth, found {chosen.depth}")
+        w = 64 if chosen.width is None else chosen.width
+        at_least(1, width=w)
         at_least(16, size=min(size))
         halves = [(size[0] // n, size[1] // n) for n in (1, 2, 4, 8, 16)]
-        w = width
 
         def block(inputs: int, outputs: int, level: int) -> nn.Sequential:
-            return conv_block(inputs, outputs, halves[level], orthogonal, init)
+            return chosen.block(inputs, outputs, halves[level])
 
         self.body = nn.Sequential(
             block(in_channels, w, 0),
@@ -60,50 +102,34 @@ class ResNet9(nn.Module):
         )
         self.classifier = nn.Linear(4 * w * halves[4][0] * halves[4][1], num_classes)
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Images ``(B, in_channels, H, W)`` to logits ``(B, num_classes)``."""
-        return self.classifier(self.body(input).flatten(1))
 
+class PlainCNN(CNN):
+    """Convolutions without skips, through which a signal has to pass all layers (Kiani et al. 2022).
 
-class PlainCNN(nn.Module):
-    """Convolutions one after another without skips, in which a signal has to go deep (Kiani et al. 2022).
-
-    ``depth`` convolutions of ``width`` channels at the images' own size, batch normalisation and ReLU behind each,
-    2 x 2 average pooling and a linear layer.
+    All convolutions have the size of the image. Batch normalisation and ReLU follow each. 2 x 2 average pooling and a
+    linear layer classify.
 
     Args:
-        in_channels: channels of the images, at most ``width`` where the convolutions are orthogonal.
-        num_classes: outputs.
-        size: height and width of the images.
-        depth: convolutions.
-        width: their channels.
-        orthogonal: whether they are :class:`OrthogonalConv2d`, as wide as the image, or ordinary ones of 3 x 3.
-        init: of orthogonal convolutions: ``"haar"``, or ``"identity"`` for those that keep the number of channels,
-            which lets a signal through tens of layers.
+        in_channels: the number of channels of the images, at most the width if the convolutions are orthogonal.
+        num_classes: the number of outputs.
+        size: the height and width of the images, 2 or more each.
+        options: see :class:`~projunn_lightning.nn.CNNOptions`; all convolutions have the same ``width``, 32 by default,
+            and the ``depth`` is 10 by default.
+
+    Raises:
+        ProjUNNError: if a size or an option is out of range.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        num_classes: int,
-        size: tuple[int, int],
-        *,
-        depth: int = 10,
-        width: int = 32,
-        orthogonal: bool = True,
-        init: Init = "identity",
-    ) -> None:
+    def __init__(self, in_channels: int, num_classes: int, size: tuple[int, int], **options: Any) -> None:
         super().__init__()
+        chosen = CNNOptions(**options)
+        width = 32 if chosen.width is None else chosen.width
+        depth = 10 if chosen.depth is None else chosen.depth
         at_least(1, depth=depth, width=width)
         at_least(2, size=min(size))
-        channels = [in_channels] + depth * [width]
-        blocks = (conv_block(*inner, size, orthogonal, init) for inner in pairwise(channels))
+        blocks = (chosen.block(*channels, size) for channels in pairwise([in_channels] + depth * [width]))
         self.body = nn.Sequential(*blocks, nn.AvgPool2d(2))
         self.classifier = nn.Linear(width * (size[0] // 2) * (size[1] // 2), num_classes)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Images ``(B, in_channels, H, W)`` to logits ``(B, num_classes)``."""
-        return self.classifier(self.body(input).flatten(1))
 
 
 class Residual(nn.Sequential):
@@ -113,15 +139,10 @@ class Residual(nn.Sequential):
         return input + super().forward(input)
 
 
-def conv_block(
-    in_channels: int, out_channels: int, size: tuple[int, int], orthogonal: bool, init: Init
-) -> nn.Sequential:
-    """Convolution at the same size, batch normalisation, ReLU."""
-    if in_channels != out_channels:
-        init = "haar"  # the identity would lift by channels of zeros, where learning starts slowly
-    convolution: nn.Module = (
-        OrthogonalConv2d(in_channels, out_channels, size, bias=False, init=init)
-        if orthogonal
-        else nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False)
-    )
-    return nn.Sequential(convolution, nn.BatchNorm2d(out_channels), nn.ReLU())
+ARCHITECTURES: dict[str, type[CNN]] = {"resnet9": ResNet9, "plain": PlainCNN}
+"""The architectures by name; each is called as ``architecture(in_channels, num_classes, size, **options)``."""
+
+if TYPE_CHECKING:
+    ArchitectureName = str
+else:
+    ArchitectureName = Literal[tuple(ARCHITECTURES)]  # the help of the command shows these choices

@@ -3,61 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from projunn_lightning.functional.recurrence import Nonlinearity
 from projunn_lightning.nn.elman import ElmanRNN
 
 
 class MappedRNN(ElmanRNN):
-    """:class:`~projunn_lightning.nn.UnitaryRNN` with its recurrent matrices given by modules: the rivals of projUNN.
+    """An Elman RNN whose recurrent matrices are computed by modules; the base class of the baselines.
 
-    The matrix is made once a forward pass and then used as any other, so that all cells share the recurrence.
+    A layer computes its matrix once in a forward pass, and then uses it as :class:`~projunn_lightning.nn.UnitaryRNN`
+    uses its weight.
 
     Args:
-        input_size: features of the input.
-        hidden_size: features of the state, N.
-        num_layers: layers.
-        make_map: makes the module of a layer, which is called without arguments for its matrix ``(N, N)``.
-        nonlinearity: see :class:`~projunn_lightning.nn.UnitaryRNN`, as all that follow.
-        bias: whether the nonlinearity has a bias.
-        batch_first: whether the batch goes before the time.
-        dropout: between layers.
-        dtype: of input, state and matrix.
-        device: of the parameters.
+        make_map: called once for each layer as ``make_map(N, dtype=..., device=...)``. It returns a module that is
+            called without arguments and returns the matrix ``(N, N)``.
+        sizes: ``input_size, hidden_size, num_layers=1``.
+        options: see :class:`~projunn_lightning.nn.ElmanRNN`.
 
     Raises:
-        ValueError: if a size or option is out of range.
+        ProjUNNError: if a size or an option is out of range.
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        *,
-        make_map: Callable[[], nn.Module],
-        nonlinearity: Nonlinearity = "modrelu",
-        bias: bool = True,
-        batch_first: bool = True,
-        dropout: float = 0.0,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str | None = None,
-    ) -> None:
-        super().__init__(
-            input_size,
-            hidden_size,
-            num_layers,
-            nonlinearity=nonlinearity,
-            bias=bias,
-            batch_first=batch_first,
-            dropout=dropout,
-            dtype=dtype,
-            device=device,
-        )
-        self.maps = nn.ModuleList(make_map() for _ in range(num_layers))
+    def __init__(self, make_map: Callable[..., nn.Module], *sizes: int, **options: Any) -> None:
+        super().__init__(*sizes, **options)
+        weight_ih = self.weight_ih_l0
+        self._make_map = partial(make_map, self.hidden_size, dtype=weight_ih.dtype, device=weight_ih.device)
+        self.maps = nn.ModuleList(self._make_map() for _ in range(self.num_layers))
 
     def recurrent_weight(self, layer: int) -> Tensor:
         return self.maps[layer]()
+
+    def reset_recurrent_parameters(self) -> None:
+        for module in self.maps:
+            module.load_state_dict(self._make_map().state_dict())

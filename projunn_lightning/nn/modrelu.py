@@ -9,12 +9,12 @@ from projunn_lightning.functional import modrelu
 
 
 class ModReLU(nn.Module):
-    """:func:`~projunn_lightning.functional.modrelu` with a learnable bias a feature, ``(*, N)`` to ``(*, N)``.
+    """:func:`~projunn_lightning.functional.modrelu` with one learnable bias for each feature; zero at the start.
 
     Args:
-        features: N.
-        dtype: of the (real) bias.
-        device: of the bias.
+        features: the number of features, N.
+        dtype: the dtype of the bias, which is real also for a complex input.
+        device: the device of the bias.
     """
 
     def __init__(
@@ -24,6 +24,7 @@ class ModReLU(nn.Module):
         self.bias = nn.Parameter(torch.zeros(features, dtype=dtype, device=device))
 
     def forward(self, input: Tensor) -> Tensor:
+        """Apply modReLU to ``(*, N)``, real or complex."""
         return modrelu(input, self.bias)
 
     def extra_repr(self) -> str:

@@ -1,4 +1,4 @@
-"""The orthogonal convolution: full-width and circular, one matrix a frequency."""
+"""The orthogonal convolution that is circular and as wide as the image: one matrix for each frequency."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from projunn_lightning.constraint import orthogonal
-from projunn_lightning.errors import ProjUNNError, at_least, pair
+from projunn_lightning.errors import ProjUNNError, at_least, one_of, pair
 from projunn_lightning.functional import assemble_spectrum, circular_convolution, frequency_counts
-from projunn_lightning.nn._precision import taking_complex_along
+from projunn_lightning.nn._precision import convert_complex
 
 Init = Literal["haar", "identity"]
 
@@ -19,29 +19,31 @@ Init = Literal["haar", "identity"]
 class OrthogonalConv2d(nn.Module):
     r"""A circular convolution as wide as the image that keeps the norm of every input.
 
-    In the Fourier domain it is one ``out_channels x in_channels`` matrix a frequency. With a complex dtype each of them
-    is free and unitary (``weight``). With a real one the kernel is real, and only what that leaves free is a parameter:
-    the up to four frequencies that are their own conjugate (both indices 0 or half an even side) hold real orthogonal
-    matrices (``weight_real``), the others complex unitary ones (``weight``), and the rest of the half spectrum is
-    filled with conjugates. So the real operator is orthogonal exactly, for even and odd sides alike. The constraints
-    are declared here; :class:`~projunn_lightning.ProjUNN` or :class:`~projunn_lightning.Projector` keep them.
+    In the Fourier domain the layer is one matrix ``(out_channels, in_channels)`` for each frequency. With a complex
+    dtype each matrix is unitary and a parameter of its own (``weight``). With a real dtype the kernel is real, and its
+    spectrum has conjugate symmetry. The parameters are then the independent matrices only. The up to four frequencies
+    that are their own conjugates (both indices are 0 or half of an even side) have real orthogonal matrices
+    (``weight_real``), the other independent frequencies have complex unitary matrices (``weight``), and the remaining
+    matrices of the half spectrum are conjugates of these. The real operator is therefore exactly orthogonal, for even
+    and odd sides. The layer declares the constraints; :class:`~projunn_lightning.ProjUNN` or
+    :class:`~projunn_lightning.Projector` keeps them during training.
 
     Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output; more than of the input lift it by an isometry.
-        size: height and width of the input, ``(H, W)`` or one number for both.
-        stride: keeps every ``stride``-th row and column of the output.
-        bias: whether to add a learnable bias a channel.
-        init: of the matrices: ``"haar"``, or ``"identity"``, with which the layer hands on its input.
-        dtype: float32 or float64 for real images, complex64 or complex128 for complex ones.
-        device: of the parameters.
+        in_channels: the number of channels of the input.
+        out_channels: the number of channels of the output, ``in_channels`` or more.
+        size: the height and width of the input, ``(H, W)`` or one number for both.
+        stride: the layer keeps every ``stride``-th row and column of the output.
+        bias: whether to add a learnable bias for each channel.
+        init: the initialisation of the matrices: ``"haar"``, or ``"identity"``, with which the output is the input.
+        dtype: float32 or float64 for real images, complex64 or complex128 for complex images.
+        device: the device of the parameters.
 
     Raises:
-        ValueError: if a number is below 1 or ``out_channels`` below ``in_channels``.
+        ProjUNNError: if a number is below 1 or ``out_channels`` is below ``in_channels``.
 
-    ``torch.func`` cannot transform the real layer; second derivatives are there.
+    ``torch.func`` cannot transform the real layer. Second derivatives are supported.
 
-    Source: Kiani et al. 2022 (convolutions); the conjugate symmetry is that of the discrete Fourier transform.
+    Source: Kiani et al. 2022.
 
     >>> layer = OrthogonalConv2d(3, 4, size=(6, 5), bias=False)
     >>> x = torch.randn(2, 3, 6, 5)
@@ -98,7 +100,7 @@ class OrthogonalConv2d(nn.Module):
         """Convolve images ``(B, in_channels, H, W)`` to ``(B, out_channels, ceil(H / stride), ceil(W / stride))``.
 
         Raises:
-            ValueError: if the input has another shape, or is complex where the layer is real.
+            ProjUNNError: if the input has another shape, or it is complex and the layer is real.
         """
         if input.ndim != 4 or input.shape[1:] != (self.in_channels, *self.size):
             raise ProjUNNError(
@@ -123,7 +125,7 @@ class OrthogonalConv2d(nn.Module):
         return assemble_spectrum(self.weight, self._weight_real, *self.size).flatten(0, 1)
 
     def kernel(self) -> Tensor:
-        """The spatial kernel, ``(out_channels, in_channels, H, W)``; entry (0, 0) acts on a pixel's own place.
+        """The spatial kernel, ``(out_channels, in_channels, H, W)``; entry (0, 0) connects a pixel with itself.
 
         ``y[o, n] = sum_(c, m) kernel[o, c, m] x[c, n - m]``, with positions modulo the size.
         """
@@ -133,10 +135,10 @@ class OrthogonalConv2d(nn.Module):
         """The kernel's energy outside a window around its origin (Kiani et al. 2022, section 4.4), a scalar.
 
         Args:
-            support: height and width of the window, wrapped around the edges; its centre is entry (0, 0).
+            support: the height and width of the window, which is centred on entry (0, 0) and wraps around the edges.
 
         Raises:
-            ValueError: if the support is below 1.
+            ProjUNNError: if the support is below 1.
         """
         at_least(1, support=min(pair(support)))
         energy = self.kernel().abs().square().sum(dim=(0, 1))
@@ -147,15 +149,14 @@ class OrthogonalConv2d(nn.Module):
         return energy[~(inside[0][:, None] & inside[1])].sum()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        return super()._apply(taking_complex_along(fn), recurse)
+        return super()._apply(convert_complex(fn), recurse)
 
     def _to_space(self, spectrum: Tensor) -> Tensor:
         return torch.fft.ifft2(spectrum) if self.is_complex else torch.fft.irfft2(spectrum, s=self.size)
 
     def _check_options(self, init: Init) -> None:
         at_least(1, in_channels=self.in_channels, stride=self.stride, size=min(self.size))
-        if init not in get_args(Init):
-            raise ProjUNNError(f"unknown init {init!r}, expected {' or '.join(get_args(Init))}")
+        one_of("init", init, get_args(Init))
         if self.out_channels < self.in_channels:
             raise ProjUNNError(
                 f"out_channels must be at least in_channels = {self.in_channels}, found {self.out_channels}: fewer "

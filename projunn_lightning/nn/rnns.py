@@ -1,119 +1,110 @@
-"""The recurrent layers that can be compared, by name."""
+"""The recurrent layers that can be compared, by name. A new layer is a class in a file of its own and an entry here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import Literal, get_args
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
 
-from projunn_lightning.constraint import Init
-from projunn_lightning.errors import ProjUNNError, at_least, probability
-from projunn_lightning.functional.recurrence import Nonlinearity
-from projunn_lightning.nn.baselines import GivensLayers, Householder, PhasesReflectionsFourier, SkewMap
-from projunn_lightning.nn.mapped_rnn import MappedRNN
+from projunn_lightning.errors import ProjUNNError, at_least, one_of, probability
+from projunn_lightning.nn.baselines.eunn import EUNN, FFTEUNN
+from projunn_lightning.nn.baselines.exprnn import RGD, DTriv, ExpRNN, ScoRNN
+from projunn_lightning.nn.baselines.ornn import ORNN
+from projunn_lightning.nn.baselines.urnn import URNN
 from projunn_lightning.nn.unitary_rnn import UnitaryRNN
 
-Cell = Literal["projunn", "rnn", "gru", "lstm", "eunn", "eunn_fft", "exprnn", "dtriv", "scornn", "ornn", "urnn", "rgd"]
-_TORCH: dict[str, Callable[..., nn.Module]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+REAL = (torch.float32, torch.float64)
+COMPLEX = (torch.complex64, torch.complex128)
+_TORCH = ("bias", "batch_first", "dropout", "dtype", "device")
 
 
-def make_rnn(
-    cell: Cell,
-    input_size: int,
-    hidden_size: int,
-    num_layers: int = 1,
-    *,
-    nonlinearity: Nonlinearity | None = None,
-    init: Init = "henaff",
-    capacity: int | None = None,
-    dropout: float = 0.0,
-    dtype: torch.dtype = torch.float32,
-) -> nn.Module:
-    """A recurrent layer, called as ``output, state = layer(input, state=None)`` on ``(B, T, input_size)``.
+@dataclass(frozen=True)
+class RecurrentLayer:
+    """An entry of :data:`RNNS`.
 
-    - ``projunn``: :class:`~projunn_lightning.nn.UnitaryRNN`, its matrix kept unitary by projUNN;
-    - ``rnn``, ``gru``, ``lstm``: torch's own modules;
-    - ``eunn``, ``eunn_fft``: layers of Givens rotations, :class:`~projunn_lightning.nn.baselines.GivensLayers`;
-    - ``exprnn``: exponential of a skew matrix, :class:`~projunn_lightning.nn.baselines.SkewMap`;
-    - ``dtriv``: the same around a base that moves every ``capacity`` (100) steps: dynamic trivialisation;
-    - ``scornn``: scaled Cayley transform of a skew matrix;
-    - ``rgd``: Riemannian gradient descent: a Cayley step on the full matrix (full-capacity uRNN);
-    - ``ornn``: ``capacity`` (N) Householder reflections, :class:`~projunn_lightning.nn.baselines.Householder`;
-    - ``urnn``: phases, reflections and Fourier transforms, complex,
-      :class:`~projunn_lightning.nn.baselines.PhasesReflectionsFourier`.
+    Attributes:
+        kind: the class. Its docstring describes the layer, and it is called as ``kind(input_size, hidden_size,
+            num_layers, **options)``.
+        dtypes: the dtypes that it can have, its default first.
+        undeclared: the names of options that it takes although its signature does not show them.
+    """
+
+    kind: type[nn.Module]
+    dtypes: tuple[torch.dtype, ...] = (*REAL, *COMPLEX)
+    undeclared: tuple[str, ...] = ()
+
+    @property
+    def options(self) -> list[str]:
+        """The names of its options: those of the class, then those of the bases to which it hands on ``**options``."""
+        names: list[str] = []
+        for base in self.kind.__mro__:
+            parameters = inspect.signature(base).parameters.values()
+            names += [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in names]
+            if all(p.kind is not p.VAR_KEYWORD for p in parameters):
+                break
+        return [*names, *self.undeclared]
+
+
+RNNS = {
+    "projunn": RecurrentLayer(UnitaryRNN),
+    "rnn": RecurrentLayer(nn.RNN, REAL, ("nonlinearity", *_TORCH)),
+    "gru": RecurrentLayer(nn.GRU, REAL, _TORCH),
+    "lstm": RecurrentLayer(nn.LSTM, REAL, _TORCH),
+    "eunn": RecurrentLayer(EUNN),
+    "eunn_fft": RecurrentLayer(FFTEUNN),
+    "exprnn": RecurrentLayer(ExpRNN),
+    "dtriv": RecurrentLayer(DTriv),
+    "scornn": RecurrentLayer(ScoRNN),
+    "ornn": RecurrentLayer(ORNN),
+    "urnn": RecurrentLayer(URNN, COMPLEX),
+    "rgd": RecurrentLayer(RGD),
+}
+"""The recurrent layers by name."""
+
+if TYPE_CHECKING:
+    RNNName = str
+else:
+    RNNName = Literal[tuple(RNNS)]  # the help of the command shows these choices
+
+
+def make_rnn(name: RNNName, input_size: int, hidden_size: int, num_layers: int = 1, **options: Any) -> nn.Module:
+    """Make a recurrent layer by its name in :data:`RNNS`.
 
     Args:
-        cell: which one.
-        input_size: features of the input.
-        hidden_size: features of the state, N.
-        num_layers: layers.
-        nonlinearity: None for the cell's own: tanh for ``rnn``, modReLU for those with a unitary matrix. ``gru`` and
-            ``lstm`` take no other.
-        init: of the recurrent matrix, for ``projunn``, ``exprnn``, ``dtriv``, ``scornn`` and ``rgd``.
-        capacity: layers L of ``eunn``, reflections of ``ornn``, period of ``dtriv``; None for their own.
-        dropout: between layers.
-        dtype: float32 or float64, or complex for those with a unitary matrix.
+        name: the name.
+        input_size: the number of features of the input, I.
+        hidden_size: the number of features of the state, N.
+        num_layers: the number of layers; each layer reads the states of the layer below.
+        options: the options of the class ``RNNS[name].kind``. Each has a default; ``batch_first`` is true.
+
+    Returns:
+        A module that is called as ``output, state = layer(input, state=None)``. It maps an input ``(B, T, I)`` to an
+        output ``(B, T, N)``.
 
     Raises:
-        ValueError: if an option is unknown, out of range, or not for this cell.
+        ProjUNNError: if the name is unknown, a size or an option is out of range, or the layer does not take an option.
+
+    >>> make_rnn("dtriv", 3, 8, capacity=2)
+    Traceback (most recent call last):
+    projunn_lightning.errors.ProjUNNError: the recurrent layer 'dtriv' has no option 'capacity'; its options are \
+period, init, nonlinearity, bias, batch_first, dropout, dtype, device
     """
-    if cell not in get_args(Cell):
-        raise ProjUNNError(f"unknown cell {cell!r}, expected one of {', '.join(get_args(Cell))}")
+    one_of("recurrent layer", name, RNNS)
+    layer = RNNS[name]
+    for option in options:
+        if option not in layer.options:
+            raise ProjUNNError(
+                f"the recurrent layer {name!r} has no option {option!r}; its options are {', '.join(layer.options)}"
+            )
     at_least(1, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
-    probability(dropout=dropout)
-    if capacity is not None and cell not in ("eunn", "ornn", "dtriv", "eunn_fft"):
-        raise ProjUNNError(f"capacity is for eunn, ornn and dtriv, found {capacity} for {cell}")
-    if cell in _TORCH:
-        return _torchs_own(cell, input_size, hidden_size, num_layers, nonlinearity, dropout, dtype)
-    nonlinearity = "modrelu" if nonlinearity is None else nonlinearity
-    if cell == "projunn":
-        return UnitaryRNN(
-            input_size, hidden_size, num_layers, nonlinearity=nonlinearity, init=init, dropout=dropout, dtype=dtype
+    options = {"batch_first": True, "dropout": 0.0, "dtype": layer.dtypes[0], **options}
+    probability(dropout=options["dropout"])
+    if options["dtype"] not in layer.dtypes:
+        raise ProjUNNError(
+            f"the recurrent layer {name!r} cannot have the dtype {options['dtype']}, expected one of "
+            f"{', '.join(map(str, layer.dtypes))}; the option complex of SequenceModel chooses a complex one"
         )
-    return MappedRNN(
-        input_size,
-        hidden_size,
-        num_layers,
-        make_map=_map(cell, hidden_size, init, capacity, dtype),
-        nonlinearity=nonlinearity,
-        dropout=dropout,
-        dtype=dtype,
-    )
-
-
-def _torchs_own(
-    cell: str,
-    input_size: int,
-    hidden_size: int,
-    num_layers: int,
-    nonlinearity: str | None,
-    dropout: float,
-    dtype: torch.dtype,
-) -> nn.Module:
-    if dtype.is_complex:
-        raise ProjUNNError(f"torch's {cell} is real, found {dtype}; complex is for the cells with a unitary matrix")
-    options = {} if nonlinearity is None else {"nonlinearity": nonlinearity}
-    if options and (cell != "rnn" or nonlinearity not in ("tanh", "relu")):
-        expected = "tanh or relu" if cell == "rnn" else "none"
-        raise ProjUNNError(f"torch's {cell} takes nonlinearity {expected}, found {nonlinearity!r}")
-    return _TORCH[cell](input_size, hidden_size, num_layers, batch_first=True, dropout=dropout, dtype=dtype, **options)
-
-
-def _map(cell: str, size: int, init: Init, capacity: int | None, dtype: torch.dtype) -> Callable[[], nn.Module]:
-    """What makes the recurrent matrix of a rival."""
-    skew = partial(SkewMap, size, init=init, dtype=dtype)
-    period = 100 if capacity is None else capacity
-    maps: dict[str, Callable[[], nn.Module]] = {
-        "eunn": partial(GivensLayers, size, "tunable", capacity, dtype=dtype),
-        "eunn_fft": partial(GivensLayers, size, "fft", capacity, dtype=dtype),
-        "exprnn": partial(skew, function="matrix_exp", base="identity"),
-        "dtriv": partial(skew, function="matrix_exp", base="moving", period=period),
-        "scornn": partial(skew, function="cayley", base="signs"),
-        "rgd": partial(skew, function="cayley", base="moving", period=1),
-        "ornn": partial(Householder, size, capacity, dtype=dtype),
-        "urnn": partial(PhasesReflectionsFourier, size, dtype=dtype),
-    }
-    return maps[cell]
+    return layer.kind(input_size, hidden_size, num_layers, **options)

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from projunn_lightning import SequenceModel
 from projunn_lightning.cli import main
 from projunn_lightning.cli.compare import COLUMNS, Progress, degrees_of_freedom
-from projunn_lightning.nn.rnns import Cell
+from projunn_lightning.nn import RNNS
 
 FOLDERS = sorted(path for path in (Path(__file__).parents[2] / "configs" / "compare").iterdir())
 TASK = """
@@ -34,7 +34,7 @@ def folder(tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "task.yaml").write_text(TASK)
     for cell in ("projunn", "gru", "exprnn"):
-        (folder / f"{cell}.yaml").write_text(f"model: {{init_args: {{cell: {cell}}}}}")
+        (folder / f"{cell}.yaml").write_text(f"model: {{init_args: {{rnn: {cell}}}}}")
     return folder
 
 
@@ -146,14 +146,14 @@ class TestRefuses:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"cell": "projunn"}, 28 + 8 + 8 + 9),
-        ({"cell": "exprnn"}, 28 + 8 + 8 + 9),
-        ({"cell": "scornn", "num_layers": 2}, 2 * 28 + 8 + 64 + 2 * 8 + 9),
-        ({"cell": "ornn", "capacity": 2}, 15 + 8 + 8 + 9),
-        ({"cell": "projunn", "complex": True}, 64 + 16 + 8 + 17),
-        ({"cell": "urnn", "complex": True}, 56 + 16 + 8 + 17),
-        ({"cell": "eunn_fft", "complex": True}, 24 + 8 + 16 + 8 + 17),
-        ({"cell": "rnn"}, 64 + 8 + 16 + 9),
+        ({"rnn": "projunn"}, 28 + 8 + 8 + 9),
+        ({"rnn": "exprnn"}, 28 + 8 + 8 + 9),
+        ({"rnn": "scornn", "num_layers": 2}, 2 * 28 + 8 + 64 + 2 * 8 + 9),
+        ({"rnn": "ornn", "rnn_options": {"reflections": 2}}, 15 + 8 + 8 + 9),
+        ({"rnn": "projunn", "complex": True}, 64 + 16 + 8 + 17),
+        ({"rnn": "urnn", "complex": True}, 56 + 16 + 8 + 17),
+        ({"rnn": "eunn_fft", "complex": True}, 24 + 8 + 16 + 8 + 17),
+        ({"rnn": "rnn"}, 64 + 8 + 16 + 9),
     ],
     ids=str,
 )
@@ -167,10 +167,10 @@ class TestConfigs:
     def test_every_cell_is_there_and_has_about_as_many_degrees_of_freedom_unless_the_header_says_so(self, folder):
         files = {path.stem: yaml.safe_load(path.read_text()) for path in folder.glob("*.yaml")}
         task = files.pop("task")["model"]["init_args"]
-        assert set(files) == set(Cell.__args__)
+        assert set(files) == set(RNNS)
         sizes = {}
         for cell, config in files.items():
-            assert config["model"]["init_args"]["cell"] == cell
+            assert config["model"]["init_args"]["rnn"] == cell
             sizes[cell] = degrees_of_freedom(SequenceModel(**task | config["model"]["init_args"]))
         for cell, size in sizes.items():
             few = folder.name == "adding_200" and cell in ("urnn", "eunn_fft")
@@ -188,4 +188,4 @@ class TestConfigs:
         small = {name: 5, "train_size": 4, "val_size": 2, "test_size": 2, "batch_size": 2}
         options = [word for key, value in small.items() for word in (f"--data.{key}", value)]
         compare(capsys, folder, "--trainer.max_epochs", 1, "--trainer.log_every_n_steps", 1, *options)
-        assert len(rows(f"comparisons/{folder.name}")) == len(Cell.__args__)
+        assert len(rows(f"comparisons/{folder.name}")) == len(RNNS)

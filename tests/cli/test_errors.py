@@ -41,7 +41,7 @@ class TestSaysInOneLine:
                 {"model": of("SequenceModel", **SIZES, hidden_size=10**30)},
                 "hidden_size must be below 2**63",
             ),
-            ({"model": of("SequenceModel", **SIZES, cell="gru", dropout=2)}, "dropout must be in [0, 1), found 2.0"),
+            ({"model": of("SequenceModel", **SIZES, rnn="gru", dropout=2)}, "dropout must be in [0, 1), found 2.0"),
             ({"model": of("SequenceModel", **SIZES, learning_rate=-1)}, "learning_rate must be a finite number of 0"),
             ({"model": of("UnitaryMatch", size=-1)}, "size must be 1 or more, found -1"),
             ({"model": of("UnitaryMatch", size=10**7)}, "allocate"),  # 800 TB

@@ -64,7 +64,7 @@ PATHS = sorted(
     + [(part, name) for part in INIT for name in ("class_path", "init_args", "dict_kwargs", "unknown")]
     + [(part,) for part in (*TINY.keys() - {"trainer"}, "ckpt_path", "weights_only", "unknown", "config")]
 )
-SIZES = {"input_size", "output_size", "hidden_size", "num_layers", "capacity", "delay", "memory_length"}
+SIZES = {"input_size", "output_size", "hidden_size", "num_layers", "delay", "memory_length"}
 SIZES |= {"alphabet_size", "batch_size", "train_size", "val_size", "test_size"}
 
 SMALL = [0, 1, -1, -7, 2, 3, 17]

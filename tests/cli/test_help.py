@@ -70,7 +70,7 @@ class TestCompletion:
             ("c", {"compare", "configs"}),
             ("fit --projunn.va", {"--projunn.retraction"}),
             ("fit --projunn.retraction ''", {"exponential", "polar", "cayley"}),
-            ("fit --model.cell e", {"eunn", "eunn_fft", "exprnn"}),
+            ("fit --model.rnn e", {"eunn", "eunn_fft", "exprnn"}),
             ("compare --c", {"--cells"}),
         ]:
             ask = f"""

@@ -1,13 +1,17 @@
+import inspect
+import re
+
 import numpy as np
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningDataModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from projunn_lightning import ImageClassification, ImageClassifier, ProjUNN
 from projunn_lightning.functional import unitarity_error
-from projunn_lightning.nn import OrthogonalConv2d, PlainCNN, ResNet9
+from projunn_lightning.nn import ARCHITECTURES, CNNOptions, OrthogonalConv2d
 from tests.support.image_folders import labels_of, random_images, write_split
 
 SMALL = {"architecture": "plain", "in_channels": 1, "size": (6, 5), "num_classes": 4, "depth": 2, "width": 6}
@@ -15,7 +19,7 @@ QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": 
 
 
 class Quadrants(LightningDataModule):
-    """Which quarter of a 6 x 5 image is bright."""
+    """The task to tell which quarter of a 6 x 5 image is bright."""
 
     def loader(self, seed, shuffle=False):
         generator = torch.Generator().manual_seed(seed)
@@ -43,7 +47,7 @@ def train(model, **options):
     return trainer
 
 
-class TestTrains:
+class TestTraining:
     @pytest.mark.parametrize("orthogonal", [True, False])
     def test_with_either_convolution(self, orthogonal):
         model = ImageClassifier(**SMALL, orthogonal=orthogonal, learning_rate=3e-3)
@@ -59,7 +63,7 @@ class TestTrains:
             stacks = [p for name, p in model.named_parameters() if ".0.weight" in name and "classifier" not in name]
             assert max(unitarity_error(stack).max().item() for stack in stacks) < 1e-5
 
-    def test_accuracy_is_the_share_of_right_answers(self):
+    def test_accuracy_is_the_share_of_right_predictions(self):
         model = ImageClassifier(**SMALL)
         trainer = Trainer(accelerator="cpu", **QUIET)
         (result,) = trainer.test(model, datamodule=Quadrants(), verbose=False)
@@ -72,7 +76,7 @@ class TestTrains:
         trainer = train(model, max_epochs=1, precision="bf16-mixed", callbacks=[ProjUNN()])
         assert trainer.callback_metrics["val/loss"].isfinite()
 
-    def test_a_checkpoint_brings_the_model_back(self, tmp_path):
+    def test_a_checkpoint_restores_the_model(self, tmp_path):
         model = ImageClassifier(**SMALL)
         trainer = train(model, max_epochs=1, callbacks=[ProjUNN()])
         trainer.save_checkpoint(tmp_path / "model.ckpt")
@@ -80,12 +84,12 @@ class TestTrains:
         x = torch.randn(3, 1, 6, 5)
         assert torch.equal(again(x), model.eval()(x))
 
-    def test_images_of_a_folder(self, tmp_path, monkeypatch):
+    def test_on_images_of_a_folder(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         (tmp_path / "folder").mkdir()
         labels = labels_of(60)
         images = random_images(60, 6, 5) // 4
-        images[np.arange(60), labels] += 180  # the class is the bright row
+        images[np.arange(60), labels] += 180  # the bright row is the class
         for split in ("train", "test"):
             write_split(tmp_path / "folder", split, images, labels)
         model = ImageClassifier(**SMALL, learning_rate=3e-3)
@@ -128,20 +132,54 @@ class TestLocality:
         (0.5 * model.locality_penalty()).backward()
         torch.testing.assert_close(gradients[1] - gradients[0], model.network.body[0][0].weight.grad)
 
-    @pytest.mark.parametrize("options", [{"locality": -1.0}, {"locality": 1.0, "orthogonal": False}])
-    def test_refuses_what_makes_no_sense(self, options):
-        with pytest.raises(ValueError, match="locality must be 0, or above it where orthogonal is true"):
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"locality": -1.0}, r"locality must be a finite number of 0 or more, found -1\.0"),
+            ({"locality": 1.0, "orthogonal": False}, r"this network has none: set it to 0, found 1\.0"),
+        ],
+    )
+    def test_refuses_negative_weights_and_ordinary_convolutions(self, options, message):
+        with pytest.raises(ValueError, match=message):
             ImageClassifier(**SMALL, **options)
 
 
 class TestOptions:
-    def test_choose_the_network(self):
-        assert isinstance(ImageClassifier("resnet9", width=3).network, ResNet9)
+    @pytest.mark.parametrize("architecture", ARCHITECTURES)
+    def test_the_architecture_chooses_the_network(self, architecture):
+        assert type(ImageClassifier(architecture, width=4).network) is ARCHITECTURES[architecture]
+
+    def test_they_reach_the_network(self):
         plain = ImageClassifier("plain", width=4).network
-        assert isinstance(plain, PlainCNN)
         assert sum(isinstance(m, OrthogonalConv2d) for m in plain.modules()) == 10
         ordinary = ImageClassifier("plain", width=4, depth=3, orthogonal=False).network
-        assert sum(isinstance(m, nn.Conv2d) for m in ordinary.modules()) == 3
+        assert [m.out_channels for m in ordinary.modules() if isinstance(m, nn.Conv2d)] == [4] * 3
+
+    def test_a_new_architecture_is_a_class_and_an_entry(self, monkeypatch):
+        class Linear(nn.Module):
+            def __init__(self, in_channels, num_classes, size, **options):
+                super().__init__()
+                self.options = options
+                self.linear = nn.Linear(in_channels * size[0] * size[1], num_classes)
+
+            def forward(self, input):
+                return self.linear(input.flatten(1))
+
+        monkeypatch.setitem(ARCHITECTURES, "linear", Linear)
+        model = ImageClassifier("linear", 2, (6, 5), 4, depth=3)
+        assert model(torch.randn(7, 2, 6, 5)).shape == (7, 4)
+        assert model.network.options["depth"] == 3
+
+    def test_the_help_describes_every_option_and_shows_its_choices(self):
+        parser = ArgumentParser()
+        parser.add_class_arguments(ImageClassifier, "model")
+        words = " ".join(parser.format_help().partition("options:")[2].split())
+        own = [name for name in inspect.signature(ImageClassifier).parameters if name != "options"]
+        for name in (*own, *inspect.signature(CNNOptions).parameters):
+            assert re.search(rf"--model\.{name} \S+ [^-(\[]", words), name  # a description follows the value
+        assert f"--model.architecture {{{','.join(ARCHITECTURES)}}}" in words
+        assert "--model.orthogonal {true,false}" in words
+        assert "--model.init {haar,identity}" in words
 
     def test_are_saved(self):
         assert ImageClassifier(**SMALL).hparams.items() >= SMALL.items()
@@ -149,18 +187,18 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"architecture": "vgg"}, "unknown architecture 'vgg', expected resnet9 or plain"),
-            ({"depth": 5}, "depth is for architecture 'plain'; 'resnet9' has its own, found 5"),
+            ({"architecture": "vgg"}, "unknown architecture 'vgg', expected one of resnet9, plain"),
+            ({"depth": 5}, "ResNet9 has eight convolutions; leave out depth, found 5"),
             ({"size": 8}, "size must be 16 or more, found 8"),
             ({"num_classes": 1}, "num_classes must be 2 or more, found 1"),
             ({"size": (32, 32, 3)}, r"two numbers, or one for both, found \(32, 32, 3\)"),
-            ({"init": "polar"}, "unknown init 'polar', expected haar or identity"),
+            ({"init": "polar"}, "unknown init 'polar', expected one of haar, identity"),
             ({"in_channels": 0}, "in_channels must be 1 or more, found 0"),
             ({"width": 2}, "out_channels must be at least in_channels = 3, found 2"),
         ],
         ids=str,
     )
-    def test_refuses(self, options, message):
+    def test_out_of_range_are_refused(self, options, message):
         with pytest.raises(ValueError, match=message):
             ImageClassifier(**options)
 

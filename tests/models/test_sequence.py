@@ -1,12 +1,15 @@
-from typing import get_args
+import inspect
+import re
 
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from lightning.pytorch import Trainer
 
 from projunn_lightning import AddingProblem, CopyingMemory, ProjUNN, SequenceModel
+from projunn_lightning.constraint import declared
 from projunn_lightning.functional import unitarity_error
-from projunn_lightning.nn.rnns import Cell
+from projunn_lightning.nn import RNNS
 
 
 def trainer(*callbacks, **options):
@@ -43,7 +46,7 @@ def test_outputs_and_losses_of_every_kind_of_task(task, output, expected, comple
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
 
 
-def test_integers_are_taken_one_hot():
+def test_integers_are_encoded_one_hot():
     model = SequenceModel(5, 2, 6)
     symbols = torch.randint(5, (2, 7))
     torch.testing.assert_close(model(symbols.to(torch.uint8)), model(symbols))
@@ -67,10 +70,10 @@ def test_refuses_data_that_does_not_fit(options, input, target, message):
         model.loss(model(input), target)
 
 
-def test_accuracy_leaves_out_the_ignored_class_and_the_loss_does_not():
+def test_the_accuracy_leaves_out_the_ignored_class_and_the_loss_does_not():
     model = SequenceModel(10, 9, 4, ignore_index=8)
     model.readout.weight.data.zero_()
-    model.readout.bias.data.copy_(torch.tensor([1.0, 0, 0, 0, 0, 0, 0, 0, 5.0]))  # always answers blank
+    model.readout.bias.data.copy_(torch.tensor([1.0, 0, 0, 0, 0, 0, 0, 0, 5.0]))  # the model always answers blank
     data = CopyingMemory(delay=10, batch_size=20, test_size=100)
     (result,) = trainer().test(model, datamodule=data, verbose=False)
     assert result["test/accuracy"] == 0.0
@@ -78,7 +81,7 @@ def test_accuracy_leaves_out_the_ignored_class_and_the_loss_does_not():
     assert torch.equal(torch.cat(predictions), torch.full((100, 30), 8))
 
 
-def test_test_metrics_are_those_of_the_whole_set():
+def test_test_metrics_are_means_over_the_whole_set():
     model = SequenceModel(2, 1, 4, task="regression", output="last")
     data = AddingProblem(length=10, batch_size=7, test_size=50)
     (result,) = trainer().test(model, datamodule=data, verbose=False)
@@ -103,14 +106,14 @@ def test_hyper_parameters_are_saved_and_loaded_with_weights_only(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"task": "Regression"}, "unknown task 'Regression', expected classification or regression"),
-        ({"output": "middle"}, "unknown output 'middle', expected sequence or last"),
-        ({"output_size": 1}, "output_size must be 2 or more for classification, found 1"),
-        ({"output_size": 0, "task": "regression"}, "output_size must be 1 or more for regression, found 0"),
+        ({"task": "Regression"}, "unknown task 'Regression', expected one of classification, regression"),
+        ({"output": "middle"}, "unknown output 'middle', expected one of sequence, last"),
+        ({"output_size": 1}, "output_size must be 2 or more, found 1"),
+        ({"output_size": 0, "task": "regression"}, "output_size must be 1 or more, found 0"),
     ],
     ids=str,
 )
-def test_refuses_choices_it_does_not_know(options, message):
+def test_refuses_options_out_of_range(options, message):
     with pytest.raises(ValueError, match=message):
         SequenceModel(**{"input_size": 3, "output_size": 2, **options})
 
@@ -127,7 +130,7 @@ def test_trains_in_mixed_and_double_precision(precision, complex):
 
 @pytest.mark.parametrize("complex", [False, True])
 def test_learns_to_copy(complex):
-    """Real training: two symbols over five blanks, from the baseline to nearly zero."""
+    """The model trains to recall two symbols over five blanks, from the loss of the baseline to nearly zero."""
     model = SequenceModel(6, 5, 24, ignore_index=4, complex=complex, learning_rate=3e-3)
     data = CopyingMemory(5, 2, 4, batch_size=32, train_size=32 * 400, val_size=32, test_size=256)
     run = trainer(ProjUNN(lr_divider=4), max_epochs=1, limit_val_batches=0)
@@ -138,19 +141,62 @@ def test_learns_to_copy(complex):
     assert unitarity_error(model.rnn.weight_hh_l0) < 1e-5
 
 
-class TestCells:
-    @pytest.mark.parametrize("cell", get_args(Cell))
-    def test_every_cell_trains_on_a_task(self, cell):
-        model = SequenceModel(6, 5, 16, cell=cell, complex=cell == "urnn", ignore_index=4, learning_rate=3e-3)
+class TestRecurrentLayers:
+    @pytest.mark.parametrize("rnn", RNNS)
+    def test_every_layer_trains_on_a_task(self, rnn):
+        complex = torch.float32 not in RNNS[rnn].dtypes
+        model = SequenceModel(6, 5, 16, rnn=rnn, complex=complex, ignore_index=4, learning_rate=3e-3)
         data = CopyingMemory(2, 2, 4, batch_size=32, train_size=1600, val_size=64, test_size=256)
-        callbacks = [ProjUNN(lr_divider=8)] if cell == "projunn" else []
+        callbacks = [ProjUNN(lr_divider=8)] if declared(model) else []
         fit = trainer(*callbacks, max_epochs=2)
         fit.fit(model, datamodule=data)
         (result,) = fit.test(model, datamodule=data, verbose=False)
         assert result["test/loss"] < 1.1 * data.baseline_loss
         assert SequenceModel(**model.hparams).hparams == model.hparams
 
-    def test_options_reach_the_cell(self):
-        model = SequenceModel(3, 2, 8, cell="ornn", capacity=3, nonlinearity="relu")
+    def test_options_reach_the_layer(self):
+        model = SequenceModel(3, 2, 8, rnn="ornn", rnn_options={"reflections": 3}, nonlinearity="relu")
         assert model.rnn.nonlinearity == "relu"
         assert model.rnn.maps[0].shape == (8, 3)
+        assert not SequenceModel(3, 2, 8, rnn_options={"bias": False}, nonlinearity="relu").rnn.bias
+        assert SequenceModel(3, 2, 8, init="identity").rnn.weight_hh_l0.equal(torch.eye(8))
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"rnn": "ornn", "rnn_options": {"capacity": 3}}, "'ornn' has no option 'capacity'; its options are refl"),
+            ({"rnn": "gru", "init": "identity"}, "'gru' has no option 'init'; its options are bias, batch_first"),
+            ({"rnn": "gru", "complex": True}, "'gru' cannot have the dtype torch.complex64"),
+            ({"rnn": "urnn"}, "'urnn' cannot have the dtype torch.float32, .*; the option complex of SequenceModel"),
+            (
+                {"rnn_options": {"init": "haar", "dropout": 0}},
+                "own, found dropout, init: SequenceModel sets these itself",
+            ),
+            ({"rnn_options": {"batch_first": False}}, "own, found batch_first: SequenceModel sets these itself"),
+        ],
+        ids=str,
+    )
+    def test_options_that_the_layer_does_not_have_are_refused(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            SequenceModel(3, 2, 8, **options)
+
+
+class TestCommandLine:
+    @pytest.fixture
+    def parser(self):
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_class_arguments(SequenceModel, "model")
+        return parser
+
+    def test_the_help_describes_every_option_and_shows_its_choices(self, parser):
+        words = " ".join(parser.format_help().partition("options:")[2].split())
+        for name in inspect.signature(SequenceModel).parameters:
+            assert re.search(rf"--model\.{name} \S+ [^-(\[]", words), name  # a description follows the value
+        assert f"--model.rnn {{{','.join(RNNS)}}}" in words
+        assert "Optional[Literal['modrelu', 'relu', 'tanh', 'identity']]" in words
+        assert "'haar', 'identity', 'henaff', 'cayley']" in words
+
+    def test_it_sets_the_options_of_a_layers_own(self, parser):
+        words = ["--model.input_size=3", "--model.output_size=2", "--model.rnn=eunn", "--model.rnn_options.capacity=3"]
+        model = parser.instantiate_classes(parser.parse_args(words)).model
+        assert len(model.rnn.maps[0].partners) == 3

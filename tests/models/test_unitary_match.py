@@ -34,12 +34,12 @@ def test_finds_the_matrix(sampler, complex):
     assert distance_after(4, complex=complex, sampler=sampler, epochs=8) < 1e-4
 
 
-def test_a_higher_rank_finds_it_in_fewer_steps():
+def test_a_higher_rank_finds_the_matrix_in_fewer_steps():
     distances = [distance_after(rank) for rank in (1, 2, 4)]
     assert distances[0] > 2 * distances[1] > 4 * distances[2]
 
 
-def test_the_loss_is_the_distance_in_the_mean():
+def test_the_expectation_of_the_loss_is_the_distance():
     model, data = UnitaryMatch(20), RandomUnitary(20)
     loss = model.loss(data.dataset("train").__getitems__(range(4000)))
     torch.testing.assert_close(loss, torch.linalg.matrix_norm(model.weight - data.target).square(), rtol=0.05, atol=0)

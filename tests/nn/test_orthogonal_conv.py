@@ -9,7 +9,7 @@ from projunn_lightning.nn import OrthogonalConv2d
 
 SIZES = [(4, 4), (5, 5), (4, 5), (5, 4), (6, 3), (1, 1), (2, 2), (1, 4), (3, 1), (2, 5)]
 CHANNELS = [(1, 1), (3, 3), (4, 4), (1, 3), (3, 4)]
-# Each size with one pair of channels, and each pair; all of them together by hand.
+# The default run has each size with one pair of channels; the slow run has all combinations.
 PAIRED = [
     pytest.param(
         size, channels, marks=() if (i - j) % len(CHANNELS) == 0 else pytest.mark.slow, id=f"{size}-{channels}"
@@ -20,7 +20,7 @@ PAIRED = [
 
 
 def operator(layer):
-    """The layer's Jacobian, by applying it to every unit image."""
+    """The layer as a matrix, computed from the image of every unit vector."""
     dtype = layer.weight.dtype if layer.is_complex else layer.weight_real.dtype
     inputs = layer.in_channels * layer.size[0] * layer.size[1]
     units = torch.eye(inputs, dtype=dtype).view(inputs, layer.in_channels, *layer.size)
@@ -47,13 +47,13 @@ def test_the_real_operator_stays_orthogonal_through_200_steps(size, channels):
     singular = torch.linalg.svdvals(operator(layer))
     assert len(singular) == channels[0] * size[0] * size[1]
     assert (singular - 1).abs().max() < 1e-4
-    if layer.weight is not None or channels[1] > 1:  # else every matrix is 1 or -1, and cannot move
+    if layer.weight is not None or channels[1] > 1:  # otherwise every matrix is 1 or -1 and cannot move
         assert (operator(layer) - start).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("retraction", ["polar", "cayley"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64], ids=str)
-def test_so_does_it_with_other_variants_and_complex_images(retraction, dtype):
+def test_the_operator_stays_orthogonal_with_other_retractions_and_complex_images(retraction, dtype):
     layer = OrthogonalConv2d(2, 3, (5, 4), dtype=dtype)
     train(layer, steps=50, retraction=retraction)
     assert (torch.linalg.svdvals(operator(layer)) - 1).abs().max() < 1e-4
@@ -62,7 +62,7 @@ def test_so_does_it_with_other_variants_and_complex_images(retraction, dtype):
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("init", ["haar", "identity"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
-def test_it_is_the_circular_convolution_with_its_kernel(size, init, dtype):
+def test_the_output_is_the_circular_convolution_with_the_kernel(size, init, dtype):
     layer = OrthogonalConv2d(2, 3, size, init=init, dtype=dtype)
     torch.nn.init.normal_(layer.bias)
     kernel = layer.kernel()
@@ -76,20 +76,20 @@ def test_it_is_the_circular_convolution_with_its_kernel(size, init, dtype):
     torch.testing.assert_close(layer(x), expected)
 
 
-def test_the_identity_hands_on_its_input_and_lifts_it_by_zero_channels():
+def test_the_identity_returns_its_input_and_adds_channels_of_zeros():
     x = torch.randn(2, 3, 6, 5)
     lifted = OrthogonalConv2d(3, 4, (6, 5), init="identity")(x)
     torch.testing.assert_close(lifted, torch.cat([x, torch.zeros(2, 1, 6, 5)], dim=1))
 
 
-def test_haar_covers_both_components_at_the_self_conjugate_frequencies():
+def test_haar_draws_both_signs_of_the_determinant_at_the_self_conjugate_frequencies():
     stacks = torch.cat([OrthogonalConv2d(3, 3, 4).weight_real for _ in range(50)])
     signs = torch.linalg.det(stacks).sign()
     assert set(signs.round().tolist()) == {-1.0, 1.0}
     assert unitarity_error(stacks).max() < 1e-6
 
 
-def test_stride_subsamples():
+def test_the_stride_takes_every_second_row_and_column():
     layer = OrthogonalConv2d(2, 2, (5, 6), stride=2)
     whole = copy.deepcopy(layer)
     whole.stride = 1
@@ -103,7 +103,7 @@ def test_stride_subsamples():
 def test_the_locality_penalty_is_the_energy_outside_the_window(dtype, support):
     layer = OrthogonalConv2d(2, 3, (6, 5), dtype=dtype)
     rows, columns = (support, support) if isinstance(support, int) else support
-    centred = layer.kernel().abs().square().roll((2, 2), (2, 3))  # entry (0, 0) at (2, 2)
+    centred = layer.kernel().abs().square().roll((2, 2), (2, 3))  # moves entry (0, 0) to (2, 2)
     top, left = 2 - (rows - 1) // 2, 2 - (columns - 1) // 2
     inside = centred[:, :, top : top + rows, left : left + columns].sum()
     torch.testing.assert_close(layer.locality_penalty(support), centred.sum() - inside)
@@ -111,7 +111,7 @@ def test_the_locality_penalty_is_the_energy_outside_the_window(dtype, support):
     assert layer.weight.grad.abs().max() > 0
 
 
-def test_descending_the_penalty_makes_the_kernel_local():
+def test_training_on_the_penalty_makes_the_kernel_local():
     layer = OrthogonalConv2d(2, 2, (6, 6), bias=False)
     optimizer = torch.optim.RMSprop(layer.parameters(), lr=1e-2)
     Projector(layer).attach(optimizer)
@@ -125,12 +125,12 @@ def test_descending_the_penalty_makes_the_kernel_local():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
-def test_gradcheck(dtype):
+def test_passes_gradcheck(dtype):
     layer = OrthogonalConv2d(2, 2, (3, 4), dtype=dtype)
     assert torch.autograd.gradcheck(layer, torch.randn(2, 2, 3, 4, dtype=dtype, requires_grad=True))
 
 
-def test_double_takes_complex_parameters_along():
+def test_double_converts_complex_parameters():
     layer = OrthogonalConv2d(2, 3, (5, 4)).double()
     assert layer.weight.dtype == torch.complex128
     assert layer(torch.randn(1, 2, 5, 4, dtype=torch.float64)).dtype == torch.float64

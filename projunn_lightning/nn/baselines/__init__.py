@@ -1,8 +1,5 @@
-"""The unitary matrices of rival methods, as functions of free parameters: modules that are called without arguments."""
+"""Recurrent layers of other methods, to compare with projUNN.
 
-from projunn_lightning.nn.baselines.eunn import GivensLayers
-from projunn_lightning.nn.baselines.exprnn import SkewMap
-from projunn_lightning.nn.baselines.ornn import Householder
-from projunn_lightning.nn.baselines.urnn import PhasesReflectionsFourier
-
-__all__ = ["GivensLayers", "Householder", "PhasesReflectionsFourier", "SkewMap"]
+Each file holds one parametrization of a unitary matrix and the recurrent layers that use it. They are listed in
+:data:`projunn_lightning.nn.RNNS`.
+"""

@@ -1,32 +1,50 @@
-"""oRNN: an orthogonal matrix as a product of Householder reflections."""
+"""oRNN: the recurrent matrix is a product of Householder reflections."""
 
 from __future__ import annotations
+
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from projunn_lightning.errors import ProjUNNError
+from projunn_lightning.nn.mapped_rnn import MappedRNN
+
+
+class ORNN(MappedRNN):
+    """oRNN: a product of Householder reflections.
+
+    Args:
+        sizes: ``input_size, hidden_size, num_layers=1``.
+        reflections: the number of reflections, from 1 to N; N if None.
+        options: see :class:`~projunn_lightning.nn.ElmanRNN`.
+
+    Source: Mhammedi et al. 2017, "Efficient orthogonal parametrisation of recurrent neural networks using Householder
+    reflections", arXiv 1612.00188.
+    """
+
+    def __init__(self, *sizes: int, reflections: int | None = None, **options: Any) -> None:
+        make_map = partial(Householder, reflections=reflections)
+        super().__init__(make_map, *sizes, **options)
 
 
 class Householder(nn.Module):
     r"""``H(u_1) ... H(u_m)`` with ``H(u) = I - 2 u u^H / |u|^2``, where the first k - 1 entries of ``u_k`` are zero.
 
-    As one product, ``I - V T^(-1) V^H`` with V = [u_1, .., u_m] and T the upper triangle of V^H V, its diagonal halved.
-    ``torch.nn.utils.parametrizations.orthogonal`` has this for m = N and real matrices alone.
+    The product is computed as ``I - V T^(-1) V^H``, where V = [u_1, .., u_m] and T is the upper triangle of V^H V with
+    its diagonal halved. ``torch.nn.utils.parametrizations.orthogonal`` can do this for real matrices and m = N only.
 
     Args:
         size: N.
-        reflections: m, 1 to N; N if None.
-        dtype: of the matrix, real or complex.
-        device: of the parameters.
+        reflections: m, from 1 to N; N if None.
+        dtype: the dtype of the matrix, real or complex.
+        device: the device of the parameters.
 
-    Parameters: ``entries`` ``(m (2 N - m + 1) / 2)``, what may differ from zero in V, normal at the start.
+    Parameters: ``entries`` ``(m (2 N - m + 1) / 2)``, the entries of V that are not fixed at zero; normal at the start.
 
     Raises:
-        ValueError: if m is not from 1 to N.
-
-    Source: Mhammedi et al. 2017, "Efficient orthogonal parametrisation of recurrent neural networks using Householder
-    reflections", arXiv 1612.00188.
+        ProjUNNError: if m is not from 1 to N.
     """
 
     positions: Tensor
@@ -42,9 +60,7 @@ class Householder(nn.Module):
         super().__init__()
         m = size if reflections is None else reflections
         if not 1 <= m <= size:
-            raise ProjUNNError(
-                f"capacity, the number of reflections, must be from 1 to hidden_size = {size}, found {m}"
-            )
+            raise ProjUNNError(f"reflections must be from 1 to hidden_size = {size}, found {m}")
         self.shape = (size, m)
         self.register_buffer("positions", torch.tril_indices(size, m, device=device), persistent=False)
         self.entries = nn.Parameter(torch.randn(self.positions.shape[1], dtype=dtype, device=device))

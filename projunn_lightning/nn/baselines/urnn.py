@@ -1,31 +1,48 @@
-"""uRNN: a unitary matrix as a product of phases, reflections and Fourier transforms."""
+"""uRNN: the recurrent matrix is a product of phases, reflections and Fourier transforms."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from projunn_lightning.errors import ProjUNNError
+from projunn_lightning.nn.mapped_rnn import MappedRNN
+
+
+class URNN(MappedRNN):
+    """uRNN: phases, reflections and Fourier transforms; complex.
+
+    Args:
+        sizes: ``input_size, hidden_size, num_layers=1``.
+        options: see :class:`~projunn_lightning.nn.ElmanRNN`; ``dtype`` must be complex.
+
+    Source: Arjovsky, Shah and Bengio 2016, "Unitary evolution recurrent neural networks", arXiv 1511.06464.
+    """
+
+    def __init__(self, *sizes: int, **options: Any) -> None:
+        super().__init__(PhasesReflectionsFourier, *sizes, **options)
 
 
 class PhasesReflectionsFourier(nn.Module):
     r"""``D_3 R_2 F^(-1) D_2 P R_1 F D_1``.
 
-    D are diagonal phases, R reflections ``I - 2 v v^H / |v|^2``, F the unitary Fourier transform and P a fixed random
-    permutation; 7 N real parameters.
+    D are diagonal phases, R are reflections ``I - 2 v v^H / |v|^2``, F is the unitary Fourier transform and P is a
+    fixed random permutation. There are 7 N real parameters.
 
     Args:
         size: N.
-        dtype: of the matrix, complex.
-        device: of the parameters.
+        dtype: the dtype of the matrix, which must be complex.
+        device: the device of the parameters.
 
-    Parameters: ``phases`` ``(3, N)``, uniform in [-pi, pi) at the start, and ``reflections`` ``(2, N)`` complex, with
-    parts uniform in [-1, 1).
+    Parameters: ``phases`` ``(3, N)``, uniform in [-pi, pi) at the start, and ``reflections`` ``(2, N)``, complex, with
+    real and imaginary parts uniform in [-1, 1) at the start.
 
     Raises:
-        ValueError: if the dtype is real.
+        ProjUNNError: if the dtype is real.
 
-    Source: Arjovsky, Shah and Bengio 2016, "Unitary evolution recurrent neural networks", arXiv 1511.06464, equation 6.
+    Source: Arjovsky, Shah and Bengio 2016, arXiv 1511.06464, equation 6.
     """
 
     permutation: Tensor
@@ -35,9 +52,7 @@ class PhasesReflectionsFourier(nn.Module):
     ) -> None:
         super().__init__()
         if not dtype.is_complex:
-            raise ProjUNNError(
-                f"the uRNN is unitary: give it a complex dtype (SequenceModel: complex=true), found {dtype}"
-            )
+            raise ProjUNNError(f"the matrix of the uRNN is unitary and needs a complex dtype, found {dtype}")
         angles = torch.empty(3, size, dtype=dtype.to_real(), device=device).uniform_(-torch.pi, torch.pi)
         parts = torch.empty(2, size, 2, dtype=dtype.to_real(), device=device).uniform_(-1, 1)
         self.phases = nn.Parameter(angles)

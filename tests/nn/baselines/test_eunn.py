@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from projunn_lightning.functional import init, unitarity_error
-from projunn_lightning.nn.baselines import GivensLayers
+from projunn_lightning.nn.baselines.eunn import GivensLayers
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
 
@@ -16,7 +16,7 @@ def rotation(size, first, second, theta, phi):
 
 
 def written_out(layers, pairs):
-    """The phases and all rotations, one after another."""
+    """The product of the phases and of all rotations."""
     omega = torch.zeros(layers.size).double() if layers.omega is None else layers.omega
     product = torch.polar(torch.ones_like(omega), omega).diag()
     phis = torch.zeros_like(layers.theta) if layers.phi is None else layers.phi
@@ -28,7 +28,7 @@ def written_out(layers, pairs):
 @DTYPES
 @pytest.mark.parametrize("size", [4, 5])
 def test_the_tunable_form_pairs_neighbours_in_turn(dtype, size):
-    layers = GivensLayers(size, capacity=3, dtype=dtype)
+    layers = GivensLayers.tunable(size, capacity=3, dtype=dtype)
     even, odd = [[(i, i + 1) for i in range(start, size - 1, 2)] for start in (0, 1)]
     assert len(layers.theta) == len(2 * even + odd)
     torch.testing.assert_close(layers() + 0j, written_out(layers, even + odd + even))
@@ -36,14 +36,14 @@ def test_the_tunable_form_pairs_neighbours_in_turn(dtype, size):
 
 @DTYPES
 def test_the_fft_form_pairs_at_halving_distances(dtype):
-    layers = GivensLayers(8, "fft", dtype=dtype)
+    layers = GivensLayers.fft(8, dtype=dtype)
     pairs = [(0, 4), (1, 5), (2, 6), (3, 7), (0, 2), (1, 3), (4, 6), (5, 7), (0, 1), (2, 3), (4, 5), (6, 7)]
     torch.testing.assert_close(layers() + 0j, written_out(layers, pairs))
 
 
 @pytest.mark.parametrize("size", [2, 5, 8])
 def test_full_capacity_has_as_many_parameters_as_the_unitary_group_and_reaches_all_of_it(size):
-    layers = GivensLayers(size, dtype=torch.complex128)
+    layers = GivensLayers.tunable(size, dtype=torch.complex128)
     assert sum(p.numel() for p in layers.parameters()) == size**2  # Jing et al. 2017, section 3.1
     names, values = zip(*((name, p.detach()) for name, p in layers.named_parameters()), strict=True)
 
@@ -57,13 +57,13 @@ def test_full_capacity_has_as_many_parameters_as_the_unitary_group_and_reaches_a
 
 @pytest.mark.parametrize("size", [4, 8, 16])
 def test_the_fft_form_has_n_log_n_plus_n_parameters(size):
-    layers = GivensLayers(size, "fft")
+    layers = GivensLayers.fft(size)
     assert sum(p.numel() for p in layers.parameters()) == size * (size.bit_length() - 1) + size
 
 
 def test_learns_a_random_unitary_matrix_of_size_8():
     target = init.haar_(torch.empty(8, 8, dtype=torch.complex128))
-    layers = GivensLayers(8, dtype=torch.complex128)
+    layers = GivensLayers.tunable(8, dtype=torch.complex128)
     optimizer = torch.optim.LBFGS(layers.parameters(), max_iter=2000, line_search_fn="strong_wolfe", tolerance_change=0)
 
     def distance():
@@ -77,15 +77,10 @@ def test_learns_a_random_unitary_matrix_of_size_8():
     assert unitarity_error(layers()) < 1e-14
 
 
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        ((6, "fft"), "power of 2, found 6"),
-        ((8, "fft", 2), "log2 N layers; leave out capacity, found 2"),
-        ((1,), "hidden_size must be 2 or more, found 1"),
-        ((8, "tunable", 0), "capacity must be 1 or more, found 0"),
-    ],
-)
-def test_refuses(args, message):
-    with pytest.raises(ValueError, match=message):
-        GivensLayers(*args)
+def test_refuses_sizes_and_capacities_that_cannot_work():
+    with pytest.raises(ValueError, match="power of 2, found 6"):
+        GivensLayers.fft(6)
+    with pytest.raises(ValueError, match="hidden_size must be 2 or more, found 1"):
+        GivensLayers.tunable(1)
+    with pytest.raises(ValueError, match="capacity must be 1 or more, found 0"):
+        GivensLayers.tunable(8, 0)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from projunn_lightning.functional import init, unitarity_error
-from projunn_lightning.nn.baselines import SkewMap
+from projunn_lightning.nn.baselines.exprnn import SkewMap
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
 
@@ -46,7 +46,7 @@ def test_starts_where_its_init_says(dtype, function, name, base):
 @DTYPES
 @pytest.mark.parametrize("base", ["identity", "signs", "moving"])
 def test_has_as_many_directions_as_the_group(dtype, base):
-    """N (N - 1) / 2 real ones, or N^2 (expRNN and scoRNN, their published numbers of parameters)."""
+    """N (N - 1) / 2 real directions, or N^2 complex ones: the numbers of parameters published for expRNN and scoRNN."""
     module = SkewMap(6, "matrix_exp", base, dtype=dtype)
     original = module.matrix.parametrizations.weight.original.detach()
     name = "matrix.parametrizations.weight.original"
@@ -65,7 +65,7 @@ def test_has_as_many_directions_as_the_group(dtype, base):
 
 
 class TestMovingBase:
-    def test_moves_every_period_passes_and_keeps_the_matrix(self):
+    def test_moves_after_every_period_and_keeps_the_matrix(self):
         module = SkewMap(6, "matrix_exp", "moving", period=3, dtype=torch.float64)
         optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
         target = torch.randn(6, 6).double()
@@ -79,7 +79,7 @@ class TestMovingBase:
             optimizer.step()
         assert unitarity_error(module()) < 1e-14
 
-    def test_stands_still_in_evaluation(self):
+    def test_does_not_move_in_evaluation(self):
         module = SkewMap(6, "matrix_exp", "moving").eval()
         module()
         with torch.no_grad():
@@ -87,7 +87,7 @@ class TestMovingBase:
         assert module.passes == 0
 
     def test_with_cayley_and_period_1_a_step_is_a_riemannian_gradient_step(self):
-        """``W (I + s A)^(-1) (I - s A)`` with A the skew part of W^T G (Wisdom et al. 2016)."""
+        """The step is ``W (I + s A)^(-1) (I - s A)``, where A is the skew part of W^T G (Wisdom et al. 2016)."""
         module = SkewMap(5, "cayley", "moving", init="haar", dtype=torch.float64)
         optimizer = torch.optim.SGD(module.parameters(), lr=0.2)
         target = torch.randn(5, 5).double()
@@ -101,7 +101,7 @@ class TestMovingBase:
             direction = direction.tril(-1) - direction.tril(-1).mT
             torch.testing.assert_close(module.eval()().detach(), w @ transform("cayley", direction))
 
-    def test_its_state_is_saved(self):
+    def test_is_saved_in_the_state_dict(self):
         module = SkewMap(6, "matrix_exp", "moving", period=1)
         for _ in range(2):
             torch.nn.init.normal_(module.matrix.parametrizations.weight.original, std=0.1)
@@ -112,8 +112,10 @@ class TestMovingBase:
         assert twin.passes == module.passes == 2
 
 
-def test_refuses():
+def test_refuses_periods_that_are_no_counts_and_inits_that_are_no_function_of_a_skew_matrix():
     with pytest.raises(ValueError, match="period must be 1 or more, found 0"):
         SkewMap(4, "matrix_exp", "moving", period=0)
+    with pytest.raises(TypeError, match="'float' object cannot be interpreted as an integer"):
+        SkewMap(4, "matrix_exp", "moving", period=2.5)
     with pytest.raises(ValueError, match="starts from henaff, cayley or identity, found init 'haar'"):
         SkewMap(4, "matrix_exp", "identity", init="haar")

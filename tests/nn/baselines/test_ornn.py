@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from projunn_lightning.nn.baselines import Householder
+from projunn_lightning.nn.baselines.ornn import Householder
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
@@ -33,5 +33,5 @@ def test_stays_orthogonal_when_a_vector_grows():
 
 @pytest.mark.parametrize("reflections", [0, 6])
 def test_refuses_reflections_beyond_the_size(reflections):
-    with pytest.raises(ValueError, match=f"capacity, .* must be from 1 to hidden_size = 5, found {reflections}"):
+    with pytest.raises(ValueError, match=f"reflections must be from 1 to hidden_size = 5, found {reflections}"):
         Householder(5, reflections)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from projunn_lightning.nn.baselines import PhasesReflectionsFourier
+from projunn_lightning.nn.baselines.urnn import PhasesReflectionsFourier
 
 
 def test_is_the_published_product():
@@ -13,11 +13,11 @@ def test_is_the_published_product():
     torch.testing.assert_close(matrix(), d3 @ r2 @ fourier.mH @ d2 @ permute @ r1 @ fourier @ d1)
 
 
-def test_has_seven_real_parameters_a_feature():
+def test_has_seven_real_parameters_for_each_feature():
     parameters = PhasesReflectionsFourier(10).parameters()
     assert sum(p.numel() * (2 if p.is_complex() else 1) for p in parameters) == 7 * 10
 
 
-def test_is_complex():
-    with pytest.raises(ValueError, match=r"the uRNN is unitary.*found torch\.float32"):
+def test_refuses_a_real_dtype():
+    with pytest.raises(ValueError, match=r"needs a complex dtype, found torch\.float32"):
         PhasesReflectionsFourier(4, dtype=torch.float32)
