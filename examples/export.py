@@ -15,7 +15,7 @@ from projunn_lightning import SequenceModel
 def export(checkpoint: str, steps: int = 8) -> None:
     """Write the model of a checkpoint; inputs may then have any number of sequences and of steps."""
     model = SequenceModel.load_from_checkpoint(checkpoint, map_location="cpu").eval()
-    example = torch.zeros(2, steps, dtype=torch.long)  # features (B, T, input_size) for a task that has those
+    example = torch.zeros(2, steps, dtype=torch.long)  # a task with features needs (B, T, input_size) instead
     open_sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("time")}
     program = torch.export.export(model, (example,), dynamic_shapes=(open_sizes,))
     torch.export.save(program, "model.pt2")
