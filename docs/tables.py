@@ -36,8 +36,10 @@ def table(path: str) -> str:
 
 
 def summary(entry: Any) -> str:
-    """The summary of an entry: its attribute of that name, or else the first paragraph of its docstring."""
-    return getattr(entry, "summary", None) or (inspect.getdoc(entry) or "").partition("\n\n")[0]
+    """The summary of an entry: the first paragraph of a class's or function's docstring, or else ``entry.summary``."""
+    if inspect.isclass(entry) or inspect.isfunction(entry):
+        return (inspect.getdoc(entry) or "").partition("\n\n")[0]
+    return str(entry.summary)
 
 
 def _markdown(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
