@@ -1,1 +1,1 @@
-"""Side-by-side timings, run by hand: ``python -m benchmarks``."""
+"""Timings of several methods side by side, run by hand: ``python -m benchmarks``."""

@@ -1,4 +1,4 @@
-"""``python -m benchmarks [NAME ...]``: time what the README claims on this machine."""
+"""``python -m benchmarks [NAME ...]``: measure the figures of the README on this machine."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ ALL = [*RACES, "growth"]
 
 
 def main() -> None:
-    """Run the chosen benchmarks, print them, and write CSV files and a plot."""
+    """Run the chosen benchmarks, print the results, and write CSV files and a plot."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("which", nargs="*", metavar="which", help=f"some of {', '.join(ALL)} (all)")
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"), help="folder of CSV files and plot")
-    parser.add_argument("--threads", type=int, help="of torch (its own choice)")
+    parser.add_argument("which", nargs="*", metavar="which", help=f"some of {', '.join(ALL)} (default: all)")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"), help="folder for the results")
+    parser.add_argument("--threads", type=int, help="number of torch's threads (default: torch's own choice)")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     options = parser.parse_args()
     which = options.which or ALL

@@ -1,4 +1,4 @@
-"""Whole training steps of a layer: forward, backward, optimizer and what keeps the weight orthogonal."""
+"""Whole training steps of a layer: forward, backward, optimizer, and the method that keeps the weight orthogonal."""
 
 from __future__ import annotations
 
@@ -31,16 +31,17 @@ def training_step(module: nn.Module, input: Tensor, *, constrained: bool = False
 
 
 def gradient(output: Tensor, input: Tensor) -> Tensor:
-    """The gradient of a linear loss: with normal inputs, that of a square weight has a Frobenius norm of about 1.
+    """The gradient of a linear loss. With normal inputs, a square weight gets a gradient of Frobenius norm about 1.
 
-    A ``matrix_exp`` and its derivative take longer for a larger one, and much longer for one so small (as that of
-    ``|output|^2``, which is no function of an orthogonal weight) that its products are denormal numbers.
+    The norm matters for the time of ``matrix_exp`` and its derivative. They take longer for a larger gradient, and much
+    longer for a gradient so small that its products are denormal numbers. The loss ``|output|^2`` would have such a
+    gradient, because it does not depend on an orthogonal weight.
     """
     return torch.randn_like(output) / (len(input) ** 0.5 * input[0].numel())
 
 
 def linear(device: str, size: int = 2048, batch: int = 64) -> list[Race]:
-    """One linear layer, against parametrizations of it."""
+    """A linear layer: plain, with projUNN, and under the parametrizations of other libraries."""
     input = torch.randn(batch, size, device=device)
 
     def layer() -> nn.Linear:
@@ -64,12 +65,12 @@ def linear(device: str, size: int = 2048, batch: int = 64) -> list[Race]:
     title = f"training step of a linear layer, N = {size}, batch {batch}, SGD"
     return [
         race(title, contestants, reference="plain", rounds=30),
-        race(f"the same, rivals: {title}", slow, reference="plain", rounds=3),
+        race(f"the same, baselines: {title}", slow, reference="plain", rounds=3),
     ]
 
 
 def recurrence(device: str, size: int, time: int = 784, batch: int = 128) -> Race:
-    """Forward and backward over a pixel sequence."""
+    """Forward and backward of an RNN over a sequence of pixels."""
     input = torch.randn(time, batch, 1, device=device)
     grad = torch.randn(time, batch, size, device=device)
     unitary = UnitaryRNN(1, size, nonlinearity="modrelu", batch_first=False, device=device)
@@ -78,7 +79,7 @@ def recurrence(device: str, size: int, time: int = 784, batch: int = 128) -> Rac
     weight = unitary.weight_hh_l0.detach()
 
     def products() -> None:
-        """T products each way, and the one for the gradient of the weight."""
+        """T products in each direction, and the product for the gradient of the weight."""
         for _ in range(2 * time):
             torch.mm(state, weight, out=buffer)
         grad.flatten(0, 1).mT @ grad.flatten(0, 1)
@@ -98,7 +99,7 @@ def recurrence(device: str, size: int, time: int = 784, batch: int = 128) -> Rac
 
 
 class TextbookConvolution(nn.Module):
-    """A unitary matrix for each frequency of the half spectrum (whose real operator is not orthogonal)."""
+    """A convolution with one unitary matrix per frequency of the half spectrum. Its real operator is not orthogonal."""
 
     def __init__(self, channels: int, size: int, device: str) -> None:
         super().__init__()
@@ -126,7 +127,7 @@ def textbook_step(layer: TextbookConvolution, input: Tensor) -> Callable[[], obj
 
 
 def convolution(device: str, channels: int = 128, size: int = 16, batch: int = 32) -> Race:
-    """Training steps of an orthogonal convolution and of a plain one."""
+    """Training steps of an orthogonal convolution and of a plain convolution."""
     input = torch.randn(batch, channels, size, size, device=device, requires_grad=True)
     plain = nn.Conv2d(channels, channels, 3, padding=1, bias=False, device=device)
     ours = OrthogonalConv2d(channels, channels, size, bias=False, device=device)

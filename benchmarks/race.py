@@ -1,4 +1,4 @@
-"""Timing several ways to do one thing against each other."""
+"""Timing several ways of doing the same thing, in turn."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import torch
 Contestants = dict[str, Callable[[], object]]
 
 PATIENCE = 20.0
-"""Seconds after which a race begins no other round."""
+"""The number of seconds after which a race starts no further round."""
 
 
 @dataclass
 class Race:
-    """Milliseconds of each contestant, one a round.
+    """The times of several contestants.
 
     Attributes:
         title: what is timed.
-        times: of each contestant, as long as there were rounds.
-        reference: the contestant that ratios are taken to.
+        times: milliseconds of each contestant, one number per round.
+        reference: the contestant whose times are the denominators of the ratios.
     """
 
     title: str
@@ -30,19 +30,20 @@ class Race:
     reference: str
 
     def ratio(self, name: str, to: str | None = None) -> float:
-        """The median over the rounds of a contestant's time over the reference's in the same round."""
+        """The ratio of a contestant's time to the reference's time in the same round, as the median over all rounds."""
         reference = self.times[to or self.reference]
         return statistics.median(t / r for t, r in zip(self.times[name], reference, strict=True))
 
 
 def race(title: str, contestants: Contestants, *, reference: str, rounds: int = 15) -> Race:
-    """Run all contestants in turn, round after round, so that a machine that changes its pace changes that of all.
+    """Run all contestants in turn, round after round.
 
-    The last round is the one in which ``PATIENCE`` is at an end.
+    A machine that changes its speed during the race then changes the times of all contestants alike. The race ends
+    after the given number of rounds, or after the round in which ``PATIENCE`` runs out.
     """
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for contestant in contestants.values():
-        contestant()  # allocations, first calls
+        contestant()  # the first call makes allocations
     end = time.perf_counter() + PATIENCE
     for _ in range(rounds):
         for name, contestant in contestants.items():
@@ -53,7 +54,7 @@ def race(title: str, contestants: Contestants, *, reference: str, rounds: int = 
 
 
 def milliseconds(function: Callable[[], object]) -> float:
-    """How long a call takes, the device's work included."""
+    """The time of a call, including the work of the device."""
     synchronise()
     start = time.perf_counter()
     function()
@@ -62,6 +63,6 @@ def milliseconds(function: Callable[[], object]) -> float:
 
 
 def synchronise() -> None:
-    """Wait for the GPU, where there is one."""
+    """Wait for the GPU, if there is one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()

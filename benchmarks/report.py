@@ -1,4 +1,4 @@
-"""Tables, CSV and the plot of what was measured."""
+"""Tables, CSV files and the plot of the results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.race import Race
 
 
 def show(race: Race, console: Console) -> None:
-    """Print a race."""
+    """Print the table of a race."""
     table = Table("", "min ms", "median ms", "max ms", f"x {race.reference}", title=race.title, title_justify="left")
     for name, times in race.times.items():
         row = (min(times), statistics.median(times), max(times), race.ratio(name))
@@ -23,7 +23,7 @@ def show(race: Race, console: Console) -> None:
 
 
 def write(races: list[Race], path: Path) -> None:
-    """Write all races to a CSV."""
+    """Write all races to one CSV file."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["what", "method", "min ms", "median ms", "max ms", "reference", "ratio"])
@@ -34,12 +34,12 @@ def write(races: list[Race], path: Path) -> None:
 
 
 def slope(times: dict[int, float]) -> float:
-    """The exponent of N in the time, by least squares on logarithms."""
+    """The exponent of N in the time, by a least-squares fit of the logarithms."""
     return statistics.linear_regression([math.log(n) for n in times], [math.log(t) for t in times.values()]).slope
 
 
 def show_growth(growth: dict[str, dict[int, float]], console: Console) -> None:
-    """Print the times of an update against N, and the slopes."""
+    """Print the times of an update for each N, and the exponents."""
     sizes = sorted({size for times in growth.values() for size in times})
     table = Table("", *(f"N = {size}" for size in sizes), "exponent", title="update, ms", title_justify="left")
     for name, times in growth.items():
@@ -49,7 +49,7 @@ def show_growth(growth: dict[str, dict[int, float]], console: Console) -> None:
 
 
 def write_growth(growth: dict[str, dict[int, float]], path: Path) -> None:
-    """Write the times of an update against N to a CSV."""
+    """Write the times of an update for each N to a CSV file."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["method", "N", "ms"])
@@ -57,7 +57,7 @@ def write_growth(growth: dict[str, dict[int, float]], path: Path) -> None:
 
 
 def draw_growth(growth: dict[str, dict[int, float]], path: Path) -> None:
-    """Draw time against N on logarithmic axes."""
+    """Draw the times of an update against N on logarithmic axes."""
     import matplotlib
 
     matplotlib.use("agg")

@@ -1,6 +1,7 @@
-"""projUNN as the paper writes it down (Kiani et al. 2022): what a straightforward implementation costs.
+"""projUNN as the paper writes it (Kiani et al. 2022): a straightforward implementation, for comparison.
 
-A sketch by SVD, a QR of the n x 2k basis, an eigendecomposition of a 2k x 2k matrix, and a new weight.
+It takes an SVD of a sketch, a QR decomposition of the n x 2k basis and an eigendecomposition of a 2k x 2k matrix, and
+it allocates a new weight.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from torch import Tensor
 
 
 def rank_k(update: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """LSI sampling: project on a random sketch of the columns and truncate the SVD there."""
+    """LSI sampling: project the update on a random sketch of its columns, and truncate the SVD of the projection."""
     sketch = update @ torch.randn(*update.shape[:-2], update.shape[-1], rank, dtype=update.dtype, device=update.device)
     q = torch.linalg.qr(sketch).Q
     u, s, vh = torch.linalg.svd(q.mH @ update, full_matrices=False)
@@ -18,7 +19,7 @@ def rank_k(update: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
 
 def projunn_d(weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """``X (X^H X)^(-1/2)`` of ``X = W + a b^H``, where ``X^H X - I`` lives on the span of b and W^H a."""
+    """``X (X^H X)^(-1/2)`` for ``X = W + a b^H``, where ``X^H X - I`` acts on the span of b and W^H a only."""
     pulled = weight.mH @ a
     q = torch.linalg.qr(torch.cat([b, pulled], dim=-1)).Q
     x = weight + a @ b.mH
@@ -29,7 +30,7 @@ def projunn_d(weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 def projunn_t(weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """``W exp(S)`` of ``S = (W^H a b^H - b a^H W) / 2``, which lives on the span of b and W^H a."""
+    """``W exp(S)`` for ``S = (W^H a b^H - b a^H W) / 2``, which acts on the span of b and W^H a only."""
     pulled = weight.mH @ a
     q = torch.linalg.qr(torch.cat([b, pulled], dim=-1)).Q
     half = (q.mH @ pulled) @ (b.mH @ q)

@@ -1,4 +1,4 @@
-"""What Lightning, the callback and logging add to a training step."""
+"""The time that Lightning, the callback and logging add to a training step."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from benchmarks.race import Race
 from projunn_lightning import CopyingMemory, Projector, ProjUNN, SequenceModel
 
 STEPS = 100
-"""Of each turn; the first ones, in which the trainer sets itself up, are left out."""
+"""The number of steps in each turn. The first quarter is left out, because the trainer sets itself up in it."""
 
 
 class Clock(Callback):
-    """Milliseconds from the start of one step to that of the next."""
+    """Records when each training step starts."""
 
     def __init__(self) -> None:
         self.starts: list[float] = []
@@ -31,6 +31,7 @@ class Clock(Callback):
         self.starts.append(time.perf_counter())
 
     def times(self) -> list[float]:
+        """Milliseconds from the start of each step to the start of the next step."""
         return intervals(self.starts)
 
 
@@ -47,7 +48,7 @@ def problem(device: str, delay: int, batch: int) -> tuple[SequenceModel, Copying
 
 
 def bare(device: str, delay: int, batch: int) -> list[float]:
-    """The loop that one would write without Lightning."""
+    """A plain loop without Lightning."""
     model, data = problem(device, delay, batch)
     optimizer = torch.optim.RMSprop(model.parameters(), lr=7e-4)
     Projector(model, lr_divider=32).attach(optimizer)
@@ -61,7 +62,7 @@ def bare(device: str, delay: int, batch: int) -> list[float]:
 
 
 def with_lightning(device: str, delay: int, batch: int) -> list[float]:
-    """``Trainer.fit`` with its default logging, to TensorBoard."""
+    """``Trainer.fit`` with its default logging to TensorBoard."""
     model, data = problem(device, delay, batch)
     model.learning_rate = 7e-4
     clock = Clock()
@@ -81,7 +82,7 @@ def with_lightning(device: str, delay: int, batch: int) -> list[float]:
 
 
 def overhead(device: str, delay: int, batch: int, rounds: int = 5) -> Race:
-    """Both in turn; the time of a turn is the mean of its steps, of which one in fifty logs."""
+    """Both loops in turn. The time of a turn is the mean over its steps, of which one in fifty logs."""
     turns: dict[str, Callable[[str, int, int], list[float]]] = {"bare loop": bare, "Lightning": with_lightning}
     times: dict[str, list[float]] = {name: [] for name in turns}
     for _ in range(rounds):

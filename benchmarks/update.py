@@ -1,4 +1,4 @@
-"""The update of a constrained weight: sample at rank k and project, given the optimizer's update."""
+"""The update of a constrained weight, given the optimizer's update: sample it at rank k, and retract."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from projunn_lightning.linalg import matrices_of
 
 GROWTH = (1024, 2048, 4096, 8192)
 SLOW = 2_000
-"""Milliseconds: with a method that takes longer, no larger matrix is tried."""
+"""If a method takes longer than this number of milliseconds, no larger matrix is tried."""
 
 
 def matrices(size: int, device: str) -> tuple[Tensor, Tensor]:
-    """A weight and an update of a small step: its operator norm is about 2e-3."""
+    """A weight, and the update of a small step, with an operator norm of about 2e-3."""
     generator = torch.Generator(device).manual_seed(0)
     random = torch.randn(size, size, generator=generator, device=device)
-    weight = haar_(random.clone()) if size <= 2048 else random / size**0.5  # its cost does not depend on its values
+    weight = haar_(random.clone()) if size <= 2048 else random / size**0.5  # the cost does not depend on the values
     return weight, 1e-3 / size**0.5 * torch.randn(size, size, generator=generator, device=device)
 
 
 def ours(weight: Tensor, update: Tensor, rank: int = 1, retraction: str = "exponential") -> Callable[[], object]:
-    """The sampling and the rotation of a Projector; its copy and difference are in the training step of a layer."""
+    """The sampling and the retraction in a Projector's step. The copy and the difference are not included."""
     generator = Generator(weight.device).manual_seed(0)
-    w, d = matrices_of(weight[None]), matrices_of(update[None])  # as in a group of one weight
+    w, d = matrices_of(weight[None]), matrices_of(update[None])  # as in a group with one weight
 
     def step() -> None:
         a, b = SAMPLERS["lsi"].sample(d, rank, [generator], None)
@@ -70,7 +70,7 @@ def pogo(weight: Tensor, update: Tensor) -> Callable[[], object]:
 
 
 def others(size: int, device: str) -> Contestants:
-    """What others do to a whole matrix."""
+    """Updates of the whole matrix by other methods."""
     contestants = {
         "one Cayley transform": cayley(*matrices(size, device)),
         "one matrix_exp": matrix_exp(*matrices(size, device)),
@@ -81,7 +81,7 @@ def others(size: int, device: str) -> Contestants:
 
 
 def updates(device: str, size: int = 2048) -> list[Race]:
-    """One update by every method, and by ours at three ranks."""
+    """One update by every method, and by projUNN at three ranks."""
     contestants = {"W.add_": bare(*matrices(size, device))}
     for retraction in ("exponential", "polar", "cayley"):
         contestants[f"projUNN, {retraction}"] = ours(*matrices(size, device), retraction=retraction)
@@ -100,14 +100,15 @@ def updates(device: str, size: int = 2048) -> list[Race]:
     return [
         race(f"rank-1 update, N = {size}", contestants, reference="W.add_"),
         slow,
-        race(f"rank-k update along the tangent, N = {size}", by_rank, reference="projUNN, k = 1"),
+        race(f"rank-k update, exponential, N = {size}", by_rank, reference="projUNN, k = 1"),
     ]
 
 
 def bookkeeping(device: str, count: int = 1000, size: int = 16) -> Race:
-    """A step of many small weights: by SGD alone, by a Projector, and the tensor work of the latter alone.
+    """A step with many small weights: SGD alone, SGD with a Projector, and the tensor work of the Projector alone.
 
-    What a Projector's step takes beyond the other two is bookkeeping: noticing changes, seeding, counting.
+    The second time minus the other two is the bookkeeping of the Projector: it notices replaced parameters, seeds the
+    random numbers and counts steps.
     """
     plain, module = (
         nn.ModuleList(nn.Linear(size, size, bias=False, device=device) for _ in range(count)) for _ in "ab"
@@ -132,7 +133,7 @@ def bookkeeping(device: str, count: int = 1000, size: int = 16) -> Race:
 
 
 def growth(device: str) -> dict[str, dict[int, float]]:
-    """Milliseconds of an update by method and N: the median of up to 15, in 2 s."""
+    """Milliseconds of an update by method and N, each the median of up to 15 updates within two seconds."""
     times: dict[str, dict[int, float]] = {}
     for size in GROWTH:
         contestants = {"W.add_": bare(*matrices(size, device)), "projUNN, k = 1": ours(*matrices(size, device))}

@@ -1,4 +1,7 @@
-"""Docstrings as Markdown, for mkdocstrings: roles of reStructuredText become links, doctests and tables code blocks."""
+"""An extension for mkdocstrings that turns docstrings into Markdown.
+
+Roles of reStructuredText become links, and doctests become code blocks.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,19 @@ _DOCTEST = re.compile(r"^([ ]*)>>> .*(?:\n\1\S.*)*", re.MULTILINE)
 
 
 class Docstrings(griffe.Extension):
-    """Rewrites each docstring once, as its object is loaded."""
+    """Rewrites each docstring once, when its object is loaded."""
 
     def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring is not None:
-            obj.docstring.value = _DOCTEST.sub(_fenced, _ROLE.sub(_linked, obj.docstring.value))
+            obj.docstring.value = _DOCTEST.sub(_fenced, link_roles(obj.docstring.value))
+
+
+def link_roles(text: str) -> str:
+    """Replace each role by a link, or by plain code if the site has no page for the name."""
+    return _ROLE.sub(_linked, text)
 
 
 def _linked(role: re.Match[str]) -> str:
-    """A link where the site has a place for the name, plain code where it has none."""
     short, name = role.groups()
     text = name.rpartition(".")[2] if short else name
     return f'<autoref identifier="{name}" optional><code>{text}</code></autoref>'

@@ -1,12 +1,14 @@
-"""Fine-tuning by rotation: an orthogonal adapter R before a frozen weight W0, as in orthogonal fine-tuning.
+"""Fine-tuning by rotation: an orthogonal adapter R in front of a frozen weight W0 (orthogonal fine-tuning).
 
-A small network learns digits. Then all images lie on their side, and only a rotation R of the first layer's features is
-trained (Qiu et al. 2023): the layer computes with R W0. R starts as the identity, so nothing is lost at the start, and
-stays orthogonal, so R W0 has the singular values of W0, and angles between the pretrained features stay too.
+A small network learns to read digits. Then all images are turned on their side, and only a rotation R of the first
+layer's features is trained: the layer computes with R W0 (Qiu et al. 2023). R starts as the identity, so that nothing
+is lost at the start. R stays orthogonal, so that R W0 keeps the singular values of W0 and the angles between the
+pretrained features.
 
     python examples/adapter.py
 
-prints the accuracy on turned digits before and after, and by how much R has moved the singular values of the weight.
+The program prints the accuracy on the turned digits before and after the fine-tuning, and the largest change of a
+singular value of the weight.
 """
 
 import torch
@@ -18,7 +20,7 @@ from projunn_lightning.data.digits import rendered_digits
 
 
 class Rotated(nn.Module):
-    """A frozen linear layer, its weight turned by an orthogonal matrix."""
+    """A frozen linear layer whose weight is multiplied by an orthogonal matrix."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
@@ -35,13 +37,13 @@ class Rotated(nn.Module):
 
 
 def images(split: str, quarters: int) -> tuple[Tensor, Tensor]:
-    """Digits turned by so many quarters of a circle."""
+    """Digits turned by a number of quarters of a circle, as pixels from 0 to 1, and their labels."""
     pixels, labels = rendered_digits(split)
     return pixels.rot90(quarters, dims=(2, 3)).flatten(1) / 255, labels
 
 
 def train(model: nn.Module, optimizer: torch.optim.Optimizer, quarters: int, steps: int) -> None:
-    """Batches at random, by cross-entropy."""
+    """Train a model by cross-entropy on random batches of the turned digits."""
     x, labels = images("train", quarters)
     for _ in range(steps):
         batch = torch.randint(len(x), (128,))
@@ -53,13 +55,13 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, quarters: int, ste
 
 @torch.no_grad()
 def accuracy(model: nn.Module, quarters: int) -> float:
-    """The part of the test images that are classified right."""
+    """The share of the turned test digits that a model classifies correctly."""
     x, labels = images("test", quarters)
     return (model(x).argmax(1) == labels).float().mean().item()
 
 
 def main(steps: int = 1000) -> tuple[float, float, float]:
-    """The accuracy on turned digits before and after, and the largest change of a singular value of the weight."""
+    """Return the accuracy on turned digits before and after, and the largest change of a singular value."""
     torch.manual_seed(0)
     layer, readout = nn.Linear(28 * 28, 256), nn.Linear(256, 10)
     pretrained = nn.Sequential(layer, nn.ReLU(), readout)

@@ -1,8 +1,8 @@
-"""A trained model as a file that runs without this package: by torch.export, and as ONNX.
+"""Write a trained model to files that run without this package: by torch.export, and as ONNX.
 
     python examples/export.py lightning_logs/version_0/checkpoints/*.ckpt
 
-writes ``model.pt2`` and ``model.onnx`` of a SequenceModel. See docs/export.md.
+The program writes the files ``model.pt2`` and ``model.onnx`` of a SequenceModel. See docs/export.md.
 """
 
 import sys
@@ -13,9 +13,9 @@ from projunn_lightning import SequenceModel
 
 
 def export(checkpoint: str, steps: int = 8) -> None:
-    """Write the model of a checkpoint; inputs may then have any number of sequences and of steps."""
+    """Export the model of a checkpoint. The files take any number of sequences and any number of steps."""
     model = SequenceModel.load_from_checkpoint(checkpoint, map_location="cpu").eval()
-    example = torch.zeros(2, steps, dtype=torch.long)  # features (B, T, input_size) for a task that has those
+    example = torch.zeros(2, steps, dtype=torch.long)  # a task with features needs (B, T, input_size) instead
     open_sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("time")}
     program = torch.export.export(model, (example,), dynamic_shapes=(open_sizes,))
     torch.export.save(program, "model.pt2")

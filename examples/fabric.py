@@ -1,11 +1,12 @@
-"""Lightning Fabric: an LSTM reads digits row by row, its four recurrent matrices orthogonal.
+"""Lightning Fabric: an LSTM with four orthogonal recurrent matrices reads digits row by row.
 
-The projector is made and attached before `fabric.setup`, where parameters still have the names that the model gives
-them. A checkpoint takes it along: `fabric.save(path, {"model": net, "optimizer": optimizer, "projector": projector})`.
+The projector is made and attached before `fabric.setup`, because there the parameters still have the names that the
+model gives them. A checkpoint can hold the projector:
+`fabric.save(path, {"model": net, "optimizer": optimizer, "projector": projector})`.
 
     python examples/fabric.py
 
-prints the loss while it trains, and the accuracy on new images and the unitarity error at the end.
+The program prints the loss during the training, and at the end the accuracy on new images and the unitarity error.
 """
 
 import itertools
@@ -23,7 +24,7 @@ from projunn_lightning.data.digits import rendered_digits
 
 
 class Reader(nn.Module):
-    """Rows of an image as the steps of a sequence; its class from the last state."""
+    """An LSTM that reads the rows of an image as a sequence, and a linear read-out of its last state."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,19 +37,19 @@ class Reader(nn.Module):
 
 
 def digits(split: str) -> DataLoader[tuple[Tensor, ...]]:
-    """Images with pixels in 0 to 1, and their classes."""
+    """Batches of images with pixels from 0 to 1, and their classes."""
     pixels, labels = rendered_digits(split)
     return DataLoader(TensorDataset(pixels / 255, labels), batch_size=100, shuffle=split == "train")
 
 
 def forever(loader: Iterable[Any]) -> Iterator[Any]:
-    """Epoch after epoch, each in a new order."""
+    """Repeat a loader without end, each time in a new order."""
     while True:
         yield from loader
 
 
 def main(steps: int = 600) -> tuple[float, float]:
-    """The accuracy on new images, and the largest unitarity error of the four matrices."""
+    """Return the accuracy on new images, and the largest unitarity error of the four matrices."""
     fabric = Fabric(accelerator="cpu", devices=1)
     fabric.launch()
     fabric.seed_everything(0, verbose=False)

@@ -1,12 +1,12 @@
-"""A LightningModule of one's own, and the callback: an RNN remembers a symbol over a hundred silent steps.
+"""The callback with a LightningModule of your own: an RNN remembers a symbol over a hundred silent steps.
 
-The first input of a sequence says which of eight classes it is; the rest is silence, under noise. The module is plain
-Lightning and knows nothing of projUNN. The callback `ProjUNN` keeps the recurrent weight orthogonal, so that neither
-the memory nor its gradient fades on the way. Without it the same module stays at chance: main(constrained=False).
+The first input of a sequence shows one of eight classes. The other inputs are noise. The module is plain Lightning and
+knows nothing of projUNN. The callback `ProjUNN` keeps the recurrent weight orthogonal, so that neither the memory nor
+its gradient vanishes over the steps. Without the callback the same module stays at chance: main(constrained=False).
 
     python examples/lightning_module.py
 
-prints the accuracy on new sequences and the largest unitarity error of the constrained weights.
+The program prints the accuracy on new sequences and the largest unitarity error of the constrained weights.
 """
 
 import torch
@@ -21,7 +21,7 @@ CLASSES, LENGTH, NOISE = 8, 100, 0.03
 
 
 class Recall(LightningModule):
-    """torch's own RNN, and a linear read-out of its last state."""
+    """torch's own RNN with a linear read-out of its last state."""
 
     def __init__(self, hidden_size: int = 64) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Recall(LightningModule):
 
 
 def sequences(count: int) -> DataLoader[tuple[Tensor, ...]]:
-    """A class at the first step, one-hot, then silence; noise throughout."""
+    """Batches of sequences with a one-hot class at the first step and noise at all steps, and the classes."""
     target = torch.randint(CLASSES, (count,))
     input = NOISE * torch.randn(count, LENGTH, CLASSES)
     input[:, 0] += F.one_hot(target, CLASSES)
@@ -55,7 +55,7 @@ def sequences(count: int) -> DataLoader[tuple[Tensor, ...]]:
 
 
 def main(steps: int = 300, constrained: bool = True) -> tuple[float, float]:
-    """The accuracy on new sequences, and the largest unitarity error."""
+    """Return the accuracy on new sequences, and the largest unitarity error."""
     seed_everything(0, verbose=False)
     model = Recall()
     projunn = ProjUNN("rnn.weight_hh_l*", lr_divider=8)

@@ -1,4 +1,4 @@
-"""A LightningModule that knows nothing of projUNN: configs/own_model.yaml constrains its weight by pattern."""
+"""A LightningModule that knows nothing of projUNN. configs/own_model.yaml constrains its weight by a pattern."""
 
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class PlainRNN(LightningModule):
-    """torch's own RNN and a linear read-out at every step, over sequences of integers."""
+    """torch's own RNN with a linear read-out at every step. The inputs are sequences of integers."""
 
     def __init__(self, input_size: int = 10, output_size: int = 9, hidden_size: int = 128) -> None:
         super().__init__()
@@ -20,7 +20,7 @@ class PlainRNN(LightningModule):
         return self.readout(states)
 
     def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """Cross-entropy over all steps."""
+        """The cross-entropy over all steps."""
         input, target = batch
         return F.cross_entropy(self(input).flatten(0, 1), target.flatten())
 

@@ -1,11 +1,11 @@
-"""A plain PyTorch loop: an unknown rotation is recovered from noisy pairs of points.
+"""A plain PyTorch loop: find an unknown rotation from noisy pairs of points.
 
-A linear layer is declared orthogonal, and a `Projector` keeps it so under SGD with momentum. What it should find is
-known: the orthogonal Procrustes problem has a closed solution, by an SVD of all the data at once.
+A linear layer is declared orthogonal, and a `Projector` keeps it orthogonal under SGD with momentum. The best rotation
+is known: it solves the orthogonal Procrustes problem, whose closed solution needs an SVD of all the data at once.
 
     python examples/plain_pytorch.py
 
-prints how far the layer is from the best rotation, and from being orthogonal, while it learns.
+The program prints the distance of the layer from the best rotation, and its unitarity error, during the training.
 """
 
 import torch
@@ -18,7 +18,7 @@ SIZE = 64
 
 
 def pairs(count: int = 4096) -> tuple[Tensor, Tensor]:
-    """Points, and the same points rotated and under noise, each (count, SIZE)."""
+    """Points, and the same points after a rotation and with noise; both have the shape (count, SIZE)."""
     points = torch.randn(count, SIZE)
     directions = torch.randn(SIZE, SIZE) / 8
     rotation = torch.matrix_exp(directions - directions.mT)
@@ -26,7 +26,7 @@ def pairs(count: int = 4096) -> tuple[Tensor, Tensor]:
 
 
 def main(steps: int = 1000) -> tuple[float, float]:
-    """The final distance to the best rotation, and the unitarity error."""
+    """Return the final distance to the best rotation, and the unitarity error."""
     torch.manual_seed(0)
     points, rotated = pairs()
     best = nearest_unitary(rotated.mT @ points)

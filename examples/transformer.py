@@ -1,11 +1,13 @@
 """A transformer with orthogonal attention: Lightning's demo Transformer, unchanged, sorts sets of numbers.
 
-The weights are chosen by pattern: in every attention of encoder and decoder the query, key and value projections (three
-matrices stacked in `in_proj_weight`, each one square) and the output projection. All else is trained as ever.
+Patterns choose the weights of every attention in the encoder and the decoder: the query, key and value projections,
+which are three square matrices stacked in `in_proj_weight`, and the output projection. All other weights are trained
+without a constraint.
 
     python examples/transformer.py
 
-prints how many tokens of new sorted sets are right, and how many matrices stayed orthogonal, and how well.
+The program prints the share of correct tokens in new sorted sets, the number of orthogonal matrices, and their largest
+unitarity error.
 """
 
 import torch
@@ -22,7 +24,7 @@ ATTENTION = ["*attn.in_proj_weight", "*attn.out_proj.weight"]
 
 
 class Sorter(LightningModule):
-    """Reads a set of numbers and writes it in order, token by token; the decoder is shown the tokens before."""
+    """A transformer that writes a set of numbers in order. For each token the decoder sees the tokens before it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +32,7 @@ class Sorter(LightningModule):
 
     def forward(self, input: Tensor) -> Tensor:
         target = input.sort(dim=1).values
-        before = F.pad(target[:, :-1], (1, 0), value=NUMBERS)  # a token of its own at the start
+        before = F.pad(target[:, :-1], (1, 0), value=NUMBERS)  # the start has a token of its own
         return self.model(input, before).unflatten(0, target.shape)
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
@@ -46,12 +48,12 @@ class Sorter(LightningModule):
 
 
 def sets(count: int) -> DataLoader[tuple[Tensor, ...]]:
-    """Sets of distinct numbers in random order."""
+    """Batches of sets of distinct numbers in random order."""
     return DataLoader(TensorDataset(torch.rand(count, NUMBERS).argsort(dim=1)[:, :LENGTH]), batch_size=64)
 
 
 def main(steps: int = 300) -> tuple[float, float]:
-    """The accuracy on new sets, and the largest unitarity error."""
+    """Return the accuracy on new sets, and the largest unitarity error."""
     seed_everything(0, verbose=False)
     model = Sorter()
     projunn = ProjUNN(ATTENTION)

@@ -1,27 +1,102 @@
-"""The Python code of the documentation runs as it stands; that the site builds is checked by `mkdocs build`."""
+"""The documentation agrees with the package. That the site builds is checked by ``mkdocs build --strict``."""
 
+import ast
+import dataclasses
+import pkgutil
 import re
 from pathlib import Path
 
 import pytest
+from mkdocs.config import load_config
 
-DOCS = Path(__file__).parents[1] / "docs"
-PAGES = ["index.md", "monitoring.md", "troubleshooting.md"]
+from projunn_lightning.functional import RETRACTIONS, SAMPLERS
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = {page.relative_to(DOCS).as_posix(): page.read_text() for page in sorted(DOCS.rglob("*.md"))}
+RUNNABLE = ["index.md", "monitoring.md", "troubleshooting.md"]
+MARKERS = sorted(set(re.findall(r"<!-- table: (.+) -->", "".join(PAGES.values()))))
 
 
-def blocks(page):
-    return re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL)
+def blocks(page, language):
+    return re.findall(rf"^ *```{language}\n(.*?)^ *```$", PAGES[page], re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize(
-    ("page", "number"), [(page, number) for page in PAGES for number in range(1, 1 + len(blocks(page)))]
+    ("page", "number"),
+    [(page, number) for page in RUNNABLE for number in range(1, 1 + len(blocks(page, "python")))],
 )
-def test_the_code_of_a_page_runs_as_it_stands(page, number, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # for the logs
-    exec(compile(blocks(page)[number - 1], f"{page}, block {number}", "exec"), {"__name__": "__main__"})
+def test_the_code_of_a_page_runs(page, number, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the code writes logs
+    exec(compile(blocks(page, "python")[number - 1], f"{page}, block {number}", "exec"), {"__name__": "__main__"})
 
 
 def test_every_page_and_picture_is_used():
-    text = (DOCS.parent / "mkdocs.yml").read_text() + "".join(page.read_text() for page in DOCS.glob("*.md"))
+    text = (ROOT / "mkdocs.yml").read_text() + "".join(PAGES.values())
     files = [file.relative_to(DOCS) for file in DOCS.rglob("*") if file.suffix in (".md", ".png", ".svg")]
     assert not [str(file) for file in files if str(file) not in text]
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/NOTES.md"])
+def test_the_links_of_a_page_outside_of_the_site_lead_to_files(name):
+    page = ROOT / name
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())
+    assert not [link for link in links if "://" not in link and not (page.parent / link).exists()]
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
+@pytest.fixture(scope="module")
+def tables():
+    """The module ``docs/tables.py``, loaded by mkdocs."""
+    return load_config(str(ROOT / "mkdocs.yml")).hooks["docs/tables.py"]
+
+
+def names(path):
+    """The names in a registry, or of the fields of a dataclass."""
+    described = pkgutil.resolve_name(f"projunn_lightning.{path}")
+    return [field.name for field in dataclasses.fields(described)] if isinstance(described, type) else list(described)
+
+
+def test_a_page_has_the_table_of_each_registry():
+    registries = {"functional.RETRACTIONS", "functional.SAMPLERS", "functional.init.INITS"}
+    assert registries | {"optim.ProjUNNSettings"} <= set(MARKERS)
+
+
+@pytest.mark.parametrize("path", MARKERS)
+def test_a_generated_table_describes_every_name(tables, path):
+    table = tables.on_page_markdown(f"<!-- table: {path} -->")
+    assert re.findall(r"^\| `(\w+)` \| .*\w.* \|$", table, re.MULTILINE) == names(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "registry"), [("functional.SAMPLERS", SAMPLERS), ("functional.RETRACTIONS", RETRACTIONS)]
+)
+def test_a_new_entry_appears_by_itself(tables, monkeypatch, path, registry):
+    entry = dataclasses.replace(next(iter(registry.values())), summary="a toy, for |W|")
+    monkeypatch.setitem(registry, "toy", entry)
+    assert tables.table(path).endswith("\n| `toy` | a toy, for \\|W\\| |")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_table_by_hand_has_figures_beside_the_names_of_a_registry_and_no_descriptions(page):
+    rows = re.findall(r"^\| `(\w+)`[^|]*\| ([^|]*)\|", PAGES[page], re.MULTILINE)
+    registered = {name for path in MARKERS for name in names(path)}
+    assert not [name for name, cell in rows if name in registered and not cell[:1].isdigit()]
+
+
+@pytest.fixture(scope="module")
+def messages():
+    """All strings in the package, with ``…`` for each expression of an f-string."""
+    trees = [ast.parse(file.read_text()) for file in (ROOT / "projunn_lightning").rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    plain = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    formatted = [node.values for node in nodes if isinstance(node, ast.JoinedStr)]
+    return plain + ["".join(p.value if isinstance(p, ast.Constant) else "…" for p in parts) for parts in formatted]
+
+
+@pytest.mark.parametrize("quoted", blocks("troubleshooting.md", "text"))
+def test_a_message_quoted_for_troubleshooting_is_one_of_the_package(messages, quoted):
+    assert any(quoted.strip() in message for message in messages)

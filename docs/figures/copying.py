@@ -1,6 +1,6 @@
-"""Draw docs/figures/copying.png from what `projunn compare configs/compare/copying_200` leaves.
+"""Draw copying.png from the logs of ``projunn compare configs/compare/copying_200``.
 
-python docs/figures/copying.py [comparisons/copying_200]
+The command is ``python docs/figures/copying.py [comparisons/copying_200]``.
 """
 
 import sys
@@ -9,12 +9,12 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-CELLS = ["projunn", "scornn", "rgd", "lstm", "gru", "rnn"]
+RNNS = ["projunn", "scornn", "rgd", "lstm", "gru", "rnn"]
 BASELINE = 0.0945  # 10 ln 8 / (200 + 20)
 
 
 def losses(folder: Path) -> tuple[list[int], list[float]]:
-    """Steps and validation losses of a cell's runs, one after the other where it was interrupted."""
+    """The steps and validation losses of a recurrent layer, joined over its runs if it was interrupted."""
     points: dict[int, float] = {}
     for path in sorted(folder.rglob("events*")):
         board = EventAccumulator(str(path)).Reload()
@@ -24,14 +24,14 @@ def losses(folder: Path) -> tuple[list[int], list[float]]:
 
 
 def main(home: Path) -> None:
-    """Draw the picture."""
+    """Draw the losses of all layers."""
     figure = Figure((7, 3.2), dpi=110, layout="constrained")
     axes = figure.subplots()
-    for cell in CELLS:
-        style = {"linewidth": 2.5, "color": "black", "zorder": 3} if cell == "projunn" else {"linewidth": 1.2}
-        axes.plot(*losses(home / cell), label=cell, **style)
+    for rnn in RNNS:
+        style = {"linewidth": 2.5, "color": "black", "zorder": 3} if rnn == "projunn" else {"linewidth": 1.2}
+        axes.plot(*losses(home / rnn), label=rnn, **style)
     axes.axhline(BASELINE, color="0.6", linestyle=":", linewidth=1)
-    axes.text(2000, BASELINE * 1.15, "knows nothing", color="0.4", ha="right")
+    axes.text(2000, BASELINE * 1.15, "baseline", color="0.4", ha="right")
     axes.set(yscale="log", xlabel="step of 32 samples", ylabel="validation loss", title="Copying over 200 steps")
     axes.grid(alpha=0.2)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)

@@ -1,7 +1,8 @@
-"""What rank and sampler do to learning: ``python docs/figures/ranks.py`` draws ranks.png, two minutes on one core.
+"""Draw ranks.png, the effect of rank and sampler: ``python docs/figures/ranks.py``, two minutes on one core.
 
-The task is that of configs/random_unitary.yaml at N = 128: a matrix is learned from 4,096 pairs (x, U x) in batches of
-16, so that an update of the optimizer has rank 16 at most. Beside it, how much of an RNN's updates a rank keeps.
+The task is the task of configs/random_unitary.yaml at N = 128: a matrix is learned from 4,096 pairs (x, U x) in batches
+of 16, so that an update of the optimizer has a rank of 16 at most. The program also prints the share of the updates of
+an RNN that each sampler keeps.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ from pathlib import Path
 import torch
 from lightning.pytorch import seed_everything
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from projunn_lightning import CopyingMemory, Projector, RandomUnitary, SequenceModel, UnitaryMatch
+from projunn_lightning.linalg import Matrices
 
 SIZE = 128
 EPOCHS, STEPS = 2, 256
-EVERY = 8  # steps between two looks
+EVERY = 8  # steps between two measurements
 SAMPLERS = ("lsi", "column", "subspace", "svd")
 
 
 def learn(rank: int, sampler: str, retraction: str = "exponential") -> tuple[list[float], float]:
-    """The distance ``|W - U|_F^2``, over that of the start, every few steps; and milliseconds a step."""
+    """The distance ``|W - U|_F^2`` relative to its initial value, every few steps, and the milliseconds of a step."""
     data = RandomUnitary(SIZE, batch_size=16, train_size=16 * STEPS)
     data.setup("fit")
     target = data.target
@@ -45,7 +48,7 @@ def learn(rank: int, sampler: str, retraction: str = "exponential") -> tuple[lis
 
 
 def measured(rank: int, sampler: str, retraction: str = "exponential") -> list[float]:
-    """The distances, with a line of them printed."""
+    """The distances of :func:`learn`. A line with some of them is printed."""
     distances, step = learn(rank, sampler, retraction)
     some = "  ".join(f"{distances[at // EVERY]:.1e}" for at in (32, 64, 128, 256, 512))
     print(f"{retraction:8s} {sampler:9s} rank {rank:2d}  after 32, 64, 128, 256, 512 steps: {some}  {step:.2f} ms")
@@ -53,7 +56,7 @@ def measured(rank: int, sampler: str, retraction: str = "exponential") -> list[f
 
 
 def energy_kept(rank: int, sampler: str, steps: int = 200) -> float:
-    """The mean share of an update's energy that its approximation keeps, of an RNN on copying memory."""
+    """The share of an update's energy that a sampler keeps, as a mean over the training of an RNN on copying memory."""
     seed_everything(0, verbose=False)
     data = CopyingMemory(50, batch_size=32, train_size=32 * steps)
     data.setup("fit")
@@ -61,7 +64,11 @@ def energy_kept(rank: int, sampler: str, steps: int = 200) -> float:
     optimizer = torch.optim.RMSprop(model.parameters(), lr=1e-3)
     projector = Projector(model, rank=rank, sampler=sampler, lr_divider=32).attach(optimizer)
     shares: list[float] = []
-    projector.observe = lambda name, update, a: shares.append(float(a.square().sum() / update.square().sum()))
+
+    def record(names: list[str], updates: Matrices, a: Tensor) -> None:
+        shares.append(float(a.square().sum() / updates.column_norms().square().sum()))
+
+    projector.on_update = record
     for inputs, targets in data.train_dataloader():
         optimizer.zero_grad()
         model.loss(model(inputs), targets).backward()
@@ -70,7 +77,7 @@ def energy_kept(rank: int, sampler: str, steps: int = 200) -> float:
 
 
 def main() -> None:
-    """Learn with every choice, print a table and draw it."""
+    """Learn with every rank and sampler, print the results and draw them."""
     torch.set_num_threads(1)
     for sampler in SAMPLERS:
         shares = ", ".join(f"{energy_kept(rank, sampler):.3f}" for rank in (1, 4, 16))
