@@ -117,9 +117,8 @@ class ProjUNN(Callback):
         mine = matching(pl_module, self.parameters)
         for other in others:
             theirs = matching(pl_module, other.parameters)
-            if mine.keys() & theirs.keys() or mine == theirs:
-                what = min(mine.keys() & theirs.keys(), default="every declared weight")
-                raise ConstraintError(f"two ProjUNN callbacks constrain {what}; give each of them patterns of its own")
+            for name in mine.keys() & theirs.keys():
+                raise ConstraintError(f"two ProjUNN callbacks constrain {name}; give each of them patterns of its own")
             projector.leave(theirs)
             if not other.parameters:
                 projector.leave(projector.constraints.keys() - mine.keys())

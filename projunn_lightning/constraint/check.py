@@ -50,7 +50,7 @@ def check(name: str, parameter: Tensor, constraint: Constraint) -> None:
 
 
 def check_finite(name: str, parameter: Tensor, constraint: Constraint) -> None:
-    """Check that a parameter holds no NaN and no infinity, on any process.
+    """Check that a parameter holds no NaN and no infinity. If it is sharded, all processes have to call this.
 
     Raises:
         ConstraintError: if it does.
@@ -60,10 +60,10 @@ def check_finite(name: str, parameter: Tensor, constraint: Constraint) -> None:
 
 
 def refuse_flat(module: nn.Module) -> None:
-    """Refuse a module of which a parameter is part of a flat one, as FSDP1 and ZeRO-3 make them.
+    """Check that no parameter of a module has become a part of a flat parameter, as under FSDP1 and ZeRO-3.
 
     Raises:
-        ConstraintError: naming the parameter.
+        ConstraintError: if one has, naming it.
     """
     for name, parameter in module.named_parameters():
         if hasattr(parameter, "_fsdp_flattened") or hasattr(parameter, "ds_id"):  # set by FSDP1; by DeepSpeed

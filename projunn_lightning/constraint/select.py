@@ -42,11 +42,15 @@ def matching(module: nn.Module, patterns: Iterable[str]) -> dict[str, Constraint
     """The constraints that glob patterns choose among ``module.named_parameters()``, by name as in :func:`select`.
 
     The stacked weights of ``nn.LSTM``, ``nn.GRU`` and ``nn.MultiheadAttention`` are taken as one matrix a gate or
-    projection; a declaration by :func:`~projunn_lightning.orthogonal` goes before.
+    projection, unless :func:`~projunn_lightning.orthogonal` has declared them otherwise.
+
+    Args:
+        module: the module whose parameters are meant.
+        patterns: glob patterns over their names.
 
     Raises:
-        ConstraintError: if a pattern matches no parameter (with near misses) or one that is no matrix, or a weight is
-            no parameter but computed from one.
+        ConstraintError: if a pattern matches no parameter (with near misses), if it matches a parameter that is no
+            matrix, or if a weight is no parameter but computed from one.
     """
     patterns = list(_with_compiled_names(module, patterns))
     _refuse_computed(module, patterns)

@@ -45,7 +45,11 @@ def assemble(parts: Parts, height: int, width: int, mirror: Callable[[Tensor], T
 
 
 def convolve(input: Tensor, weight: Tensor, weight_real: Tensor) -> Tensor:
-    """Images ``(B, I, H, W)`` to ``(B, O, H, W)``; ``weight`` holds the matrices of the first two parts."""
+    """Convolve real images ``(B, I, H, W)`` to ``(B, O, H, W)`` by the matrices of the half spectrum.
+
+    ``weight`` holds the complex matrices of the inner and the half frequencies, ``weight_real`` the real matrices of
+    the self-conjugate ones.
+    """
     with torch.autocast(input.device.type, enabled=False):
         if input.dtype in (torch.float16, torch.bfloat16):  # what an autocast layer before gives
             input = input.to(weight_real.dtype)

@@ -37,7 +37,7 @@ def circular_convolution(input: Tensor, weight: Tensor | None, weight_real: Tens
         assert weight is not None
         columns = torch.fft.fft2(input).flatten(2).permute(2, 1, 0)  # to one matrix product a frequency
         return torch.fft.ifft2((weight @ columns).permute(2, 1, 0).unflatten(2, (height, width)))
-    return convolve(input, _given(weight, weight_real), weight_real)
+    return convolve(input, _weight_or_empty(weight, weight_real), weight_real)
 
 
 def assemble_spectrum(weight: Tensor | None, weight_real: Tensor | None, height: int, width: int) -> Tensor:
@@ -55,13 +55,13 @@ def assemble_spectrum(weight: Tensor | None, weight_real: Tensor | None, height:
     if weight_real is None:
         assert weight is not None
         return weight.unflatten(0, (height, width))
-    weight = _given(weight, weight_real)
+    weight = _weight_or_empty(weight, weight_real)
     inner = frequency_counts(height, width)[0]
     return assemble((weight[:inner], weight[inner:], weight_real), height, width)
 
 
-def _given(weight: Tensor | None, weight_real: Tensor) -> Tensor:
-    """The complex matrices, of which images of sides 1 and 2 have none."""
+def _weight_or_empty(weight: Tensor | None, weight_real: Tensor) -> Tensor:
+    """The complex matrices, or a stack of none of them: images whose sides are 1 or 2 have real frequencies only."""
     if weight is not None:
         return weight
     return weight_real.new_empty(0, *weight_real.shape[1:], dtype=weight_real.dtype.to_complex())
@@ -73,7 +73,7 @@ def _spectrum_pair(weight: Tensor | None, weight_real: Tensor | None, height: in
         assert weight is not None
         real, imag = _export.view_as_pair(weight)
         return real.unflatten(0, (height, width)), imag.unflatten(0, (height, width))
-    real, imag = _export.view_as_pair(_given(weight, weight_real))
+    real, imag = _export.view_as_pair(_weight_or_empty(weight, weight_real))
     inner = frequency_counts(height, width)[0]
     return (
         assemble((real[:inner], real[inner:], weight_real), height, width),

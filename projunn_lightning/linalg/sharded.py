@@ -185,7 +185,7 @@ class Sharded(Matrices):
         return type(self)(self.shape, blocks, self.groups, local)
 
     def _residuals(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Blocks E of :data:`WIDTH` columns of I, and ``(W^H W - I) E`` of a tall W, until all of I has been used."""
+        """Yield E, the next :data:`WIDTH` columns of I, and ``(W^H W - I) E`` of a tall W, until the end of I."""
         w = self.tall()
         p = w.shape[-1]
         for start in range(0, p, WIDTH):

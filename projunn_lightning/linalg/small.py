@@ -1,7 +1,7 @@
-"""Functions of the 2k x 2k matrices to which the retractions reduce (k is the rank of an update).
+"""Functions of the small matrices to which an update of rank k reduces: 2k x 2k ones, and thin ones of k columns.
 
-What has no value gives entries that are not finite, rather than an error. Nothing here synchronises a GPU with the
-host.
+Where a function has no value, it returns entries that are not finite and raises no error. Nothing here synchronises a
+GPU with the host.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def polar(k: Tensor) -> Tensor:
 
 
 def _polar_2x2(k: Tensor) -> Tensor:
-    """``(K + |det K| K^-H)`` to scale: of a 2 x 2 matrix a single Newton step finds the unitary factor."""
+    """The normalised ``K + |det K| K^-H``: for a 2 x 2 matrix K, one Newton step finds the unitary factor."""
     (k00, k01), (k10, k11) = (row.unbind(-1) for row in k.unbind(-2))
     det = k00 * k11 - k01 * k10
     phase = det / det.abs()
@@ -58,7 +58,7 @@ def _polar_2x2(k: Tensor) -> Tensor:
 
 
 def _polar_newton(x: Tensor) -> Tensor:
-    """Scaled Newton iteration; ten steps reach double precision from anywhere (Higham 2008, section 8.6)."""
+    """Scaled Newton iteration for square matrices; ten steps reach double precision (Higham 2008, section 8.6)."""
     for _ in range(10):
         inverse = torch.linalg.inv_ex(x).inverse.mH
         mu = (_norms(inverse) / _norms(x)).pow(0.25)

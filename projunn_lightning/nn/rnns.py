@@ -37,6 +37,13 @@ class RecurrentLayer:
     undeclared: tuple[str, ...] = ()
 
     @property
+    def summary(self) -> str:
+        """What the layer is, in one line for tables."""
+        if getattr(nn, self.kind.__name__, None) is self.kind:
+            return f":class:`torch.nn.{self.kind.__name__}`, whose recurrent matrix is free"
+        return (inspect.getdoc(self.kind) or "").partition("\n\n")[0]
+
+    @property
     def options(self) -> list[str]:
         """The names of its options: those of the class, then those of the bases to which it hands on ``**options``."""
         names: list[str] = []

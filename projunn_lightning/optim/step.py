@@ -141,7 +141,10 @@ class Group:
         return torch.tensor(dividers, dtype=d.dtype.to_real(), device=d.device).view(-1, *[1] * (len(d.shape) - 1))
 
     def _seeded(self, salt: int = 0) -> list[Generator]:
-        """The random numbers for this step of each weight: a function of (seed, step of the weight, its name)."""
+        """The generator of each weight, seeded anew as a function of (seed, step of the weight, its name).
+
+        Another ``salt`` gives other numbers for the same step.
+        """
         for generator, seed, weight in zip(self._generators, self._seeds, self.weights, strict=True):
             generator.manual_seed((seed + weight.step * 0x9E3779B1 + salt) % 2**63)  # torch's on the CPU keep 32 bits
         return self._generators

@@ -19,8 +19,9 @@ class ConstrainedWeight:
     Attributes:
         name: the parameter's full name.
         constraint: how the parameter is viewed as matrices.
-        unitary: whether it is known to be unitary; a weight that a pattern has just chosen still has to be made so.
-        step: the number of updates so far.
+        unitary: whether it was declared, or has been made unitary since a pattern chose it. If such a weight is found
+            not to be unitary, somebody has changed it.
+        step: the number of updates so far, skipped ones included.
         reorthonormalisations: how many times its drift was corrected.
         skipped: how many updates were not finite, a scalar on the weight's device.
         basis: the basis of the last update, for a sampler that keeps one; ``(*, rows, k)``.

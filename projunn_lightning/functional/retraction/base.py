@@ -64,10 +64,12 @@ class Retraction:
 
     Attributes:
         summary: what it computes, in one line for help texts and tables.
-        core: takes S to K with ``W' = (I + Q K Q^H) W``, for a rotation ``A = Q S Q^H``.
-        dense: the new weight from whole W, Omega and D, by dense algebra.
-        of_update: the change of a tall or square weight W by an update ``a b^H``, of which a ``(*, n, k)`` and b ``(*,
-            p, k)`` are given; None where it is the rotation by the skew part of the update along W.
+        core: a function of S that returns K with ``W' = (I + Q K Q^H) W``, for a rotation ``A = Q S Q^H``.
+        dense: a function of whole W, Omega and D that returns the new weight by dense algebra.
+        of_update: a function of W, a ``(*, n, k)`` and b ``(*, p, k)`` that returns the change by an update ``a b^H``;
+            None where it is the rotation by the skew part of the update along W.
+
+    The functions are given tall or square weights; a wide weight is handled here, by its conjugate transpose.
     """
 
     summary: str

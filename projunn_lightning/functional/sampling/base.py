@@ -119,10 +119,10 @@ class Sampler:
 
     Attributes:
         summary: what it computes, in one line for help texts and tables.
-        sample: takes the update, k, the random numbers and the last basis (None at first) to a direction and, where
-            the sampler keeps one, the next basis.
+        sample: a function of the update, k, the random numbers and the last basis (None at first). It returns the
+            approximation and the next basis, which is None if the sampler keeps none.
         basis_rows: the number of rows of the basis ``(*, rows, k)`` that it keeps of an update; None if it keeps none.
-        needs_whole: whether one process has to hold all of D.
+        needs_whole: whether one process has to hold all of D, so that the sampler is refused for sharded weights.
         of_tangent: whether it approximates Omega, and not D.
     """
 
