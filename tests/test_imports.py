@@ -28,7 +28,7 @@ ALLOWED = {
     "__main__": ["cli"],
     "__init__": [],  # its names load lazily
 }
-NAMESPACES = {"projunn_lightning.functional.init", "projunn_lightning.nn.baselines"}
+NAMESPACES = {"projunn_lightning.functional.init", "projunn_lightning.functional.simple"}
 """Modules inside a folder that are public as a whole, as torch.nn.init is."""
 
 

@@ -1,6 +1,6 @@
 """Pure functions on tensors: the low-rank update, the retractions, unitarity, initialisation, the recurrence."""
 
-from projunn_lightning.functional import init
+from projunn_lightning.functional import init, simple
 from projunn_lightning.functional.convolution import (
     assemble_spectrum,
     circular_convolution,
@@ -61,5 +61,6 @@ __all__ = [
     "retract",
     "rotate",
     "sample_tangent",
+    "simple",
     "unitarity_error",
 ]

@@ -46,6 +46,7 @@ def test_an_overlap_is_refused_by_the_name_of_the_weight():
         trainer(ProjUNN("first.weight"), ProjUNN("*st.weight")).fit(Net(), loader())
 
 
+@pytest.mark.filterwarnings("ignore:The dirpath has changed from")
 def test_each_resumes_with_its_own_state(tmp_path):
     def fit(epochs, ckpt=None):
         torch.manual_seed(0)
