@@ -10,6 +10,7 @@ from torch import Tensor
 from projunn_lightning.linalg.matrices import Matrices
 from projunn_lightning.linalg.small import identity
 
+_SMALL = 1 << 14  # numbers of matrices that a cache holds, whatever their order
 _FAR = 0.5  # |W^H W - I|_F below this bounds every singular value, so that Newton-Schulz converges
 
 
@@ -45,10 +46,12 @@ class Dense(Matrices):
         return type(self)(self.tensor.unsqueeze(0))
 
     def matmul(self, x: Tensor) -> Tensor:
-        # A product is fast where it reads a large matrix in the order of its memory. For a transposed W, or for few
+        # A product with a large matrix is fast where it reads a large matrix in the order of its memory. For a transposed W, or for few
         # columns, BLAS takes up to five times as long as for the same product transposed. A conjugate that torch has
         # not computed yet is not computed for W either, but for the thin X.
         w = self.tensor
+        if w.numel() <= _SMALL:
+            return w @ x
         if w.stride(-1) == 1 and x.shape[-1] > 6 and not w.is_conj():
             return w @ x.contiguous()
         if w.is_conj():

@@ -13,7 +13,7 @@ from torch import Tensor
 def exp_minus_identity(s: Tensor) -> Tensor:
     """``e^S - I`` of skew-Hermitian matrices; one of a Frobenius norm above 64 is first shortened to that."""
     if s.shape[-1] == 2:
-        return _exp_2x2(s) - identity(s)
+        return _exp_2x2(s) - identity(s) if s.is_complex() else _plane_rotation(s[..., 1, 0]) - identity(s)
     # Pade's [5/5] approximant at S / 256 and eight squarings, exact to double precision. All of it is written for
     # E = e^S - I, so that rounding is relative to E: 2 E + E^2 is the square of I + E.
     norm = torch.linalg.matrix_norm(s, keepdim=True)
@@ -27,6 +27,12 @@ def exp_minus_identity(s: Tensor) -> Tensor:
         e = torch.add(e @ e, e, alpha=2)
     error = e + e.mH + e.mH @ e  # of unitarity, which one Newton-Schulz step squares
     return e - 0.5 * (error + e @ error)
+
+
+def _plane_rotation(angle: Tensor) -> Tensor:
+    """The rotations ``(*, 2, 2)`` by angles ``(*)``: the exponentials of real skew 2 x 2 matrices."""
+    cos, sin = angle.cos(), angle.sin()
+    return torch.stack([cos, -sin, sin, cos], -1).unflatten(-1, (2, 2))
 
 
 def _exp_2x2(s: Tensor) -> Tensor:

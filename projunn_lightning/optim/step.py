@@ -97,7 +97,7 @@ class Group:
             on_update([weight.name for weight in self.weights], update, direction, self._residual)
         change = direction.change(RETRACTIONS[settings.retraction], update, self._divider(d))
         # Whatever is not finite in D shows in these thin factors; they are zeroed without a host synchronisation.
-        finite = torch.isfinite(change.left).flatten(1).all(1) & torch.isfinite(change.right).flatten(1).all(1)
+        finite = torch.isfinite(change.left.flatten(1).sum(1) + change.right.flatten(1).sum(1))
         mask = finite.view(-1, *[1] * (change.left.ndim - 1))
         if self._residual is not None:
             self._leave_out(update, change, finite, mask)
