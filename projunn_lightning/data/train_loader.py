@@ -32,8 +32,8 @@ class EpochSampler(DistributedSampler[int]):
         rank: the number of this rank, if ``num_replicas`` is given.
     """
 
-    # Lightning keeps this sampler in distributed runs because of its base class. Nothing else of that class is used: its
-    # constructor reads the process group, which may not exist yet.
+    # Lightning keeps this sampler in distributed runs because of its base class. Nothing else of that class is used,
+    # because its constructor reads the process group, which may not exist yet.
     def __init__(self, size: int, *, shuffle: bool, seed: int, num_replicas: int | None = None, rank: int = 0) -> None:
         self.size = size
         self.shuffle = shuffle
