@@ -1,4 +1,4 @@
-"""Random numbers that go on where a checkpoint was written."""
+"""A callback that stores the state of the random number generators in checkpoints."""
 
 from __future__ import annotations
 
@@ -10,19 +10,22 @@ from torch import Tensor
 
 
 class RNGState(Callback):
-    """Keep the state of torch's random numbers in checkpoints, which Lightning does not.
+    """Store the state of torch's default random number generators in checkpoints, which Lightning does not do.
 
-    A resumed run with dropout then draws what an unbroken one would have. The state is that of rank 0; it is that of
-    all ranks where they were seeded alike, as by ``seed_everything``.
+    A resumed run with dropout then draws the numbers that an uninterrupted run would have drawn. The state is that of
+    rank 0. It is right for all ranks if they were seeded alike, as ``seed_everything`` does.
 
     >>> trainer = Trainer(callbacks=RNGState(), logger=False)
     """
+
+    # Lightning's private functions `_collect_rng_states` and `_set_rng_states` are no replacement. They include numpy's
+    # generator, whose state `torch.load` refuses with `weights_only=True`, and they initialise CUDA in runs on the CPU.
 
     def __init__(self) -> None:
         self._restored: dict[str, Tensor] = {}
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        # Only now: what comes before the first batch of a resumed run may draw, and did not in the unbroken one.
+        # The state is set here and not earlier, because the start of a resumed run may draw numbers of its own.
         if "cpu" in self._restored:
             torch.set_rng_state(self._restored["cpu"].cpu())
         if "cuda" in self._restored and pl_module.device.type == "cuda":

@@ -1,4 +1,4 @@
-"""Random changes of images, a batch at a time."""
+"""Random changes of a batch of images."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from torch import Generator, Tensor
 def random_crop_and_flip(
     images: Tensor, padding: int = 4, flip: bool = True, *, generator: Generator | None = None
 ) -> Tensor:
-    """Move each image by up to ``padding`` pixels each way, its edges mirrored, and turn half of them left to right.
+    """Crop each image at random after padding by reflection, and mirror a random half of the images left to right.
 
-    The usual random crop of an image that reflection has padded, in one gather for the whole batch.
+    One gather does this for the whole batch. A crop has the size of the image, so that its content moves by at most
+    ``padding`` pixels in each direction.
 
     Args:
         images: ``(B, C, H, W)``, any dtype.
-        padding: in pixels, below H and W.
+        padding: number of pixels of padding on each side, below H and W.
         flip: whether to mirror half of the images.
-        generator: of the random numbers.
+        generator: source of the random numbers; the default generator of torch if None.
 
     Returns:
-        Images of the same shape and dtype.
+        The changed images, in the same shape and dtype.
     """
     count, _, height, width = images.shape
     down, across = torch.randint(2 * padding + 1, (2, count, 1), generator=generator) - padding
@@ -33,6 +34,6 @@ def random_crop_and_flip(
 
 
 def _mirrored(index: Tensor, size: int) -> Tensor:
-    """Indices beyond 0 and ``size - 1`` reflected there."""
+    """Reflect indices below 0 at 0, and indices above ``size - 1`` at ``size - 1``."""
     index = index.abs()
     return (size - 1) - ((size - 1) - index).abs()

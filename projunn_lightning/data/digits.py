@@ -1,4 +1,4 @@
-"""Digits drawn on the spot: images to learn from without a download."""
+"""Images of digits that are drawn on the spot, so that a task on images needs no download."""
 
 from __future__ import annotations
 
@@ -18,11 +18,17 @@ COUNTS = {"train": 10_000, "test": 2000}
 
 @cache
 def rendered_digits(split: str) -> tuple[Tensor, Tensor]:
-    """Grey images ``(n, 1, 28, 28)`` of uint8 of the ten digits, and their classes ``(n,)``.
+    """Draw grey images ``(n, 1, 28, 28)``, uint8, of the ten digits. Return them and their classes ``(n,)``, int64.
 
-    Pillow draws each digit in two weights; every image shows one of them turned by up to 20 degrees, scaled by 0.7
-    to 1.2, moved by up to 3 pixels and under noise of standard deviation 25. They are the same in every run: 10,000 for
-    ``"train"`` and 2,000 for ``"test"``.
+    Pillow draws each digit with two stroke widths. An image shows one of these drawings, rotated by up to 20 degrees,
+    scaled by a factor from 0.7 to 1.2, moved by up to 3 pixels, and with noise of standard deviation 25. The images are
+    the same in every run.
+
+    Args:
+        split: ``"train"`` for 10,000 images, ``"test"`` for 2,000 others.
+
+    Raises:
+        ProjUNNError: if Pillow is not installed.
     """
     glyphs = _glyphs()
     generator = generator_for(f"rendered digits/{split}")
@@ -36,17 +42,17 @@ def rendered_digits(split: str) -> tuple[Tensor, Tensor]:
 
 
 def _placements(count: int, generator: Generator) -> Tensor:
-    """Maps ``(count, 2, 3)`` from an image's coordinates, in -1 to 1, to those of its glyph."""
+    """Random affine maps ``(count, 2, 3)`` from the coordinates of an image, -1 to 1, to those of its drawing."""
     angle, scale, *shift = torch.rand(4, count, generator=generator)
     angle = torch.deg2rad(40 * angle - 20)
     scale = 0.7 + 0.5 * scale
-    across, down = (6 / SIDE * (2 * s - 1) for s in shift)  # an image is 2 wide
+    across, down = (6 / SIDE * (2 * s - 1) for s in shift)  # the width of an image is 2
     cos, sin = angle.cos() / scale, angle.sin() / scale
     return torch.stack([cos, -sin, across, sin, cos, down], dim=-1).view(count, 2, 3)
 
 
 def _glyphs() -> Tensor:
-    """The digits in two weights, ``(10, 2, 28, 28)``, white on black, in 0 to 255."""
+    """The digits with two stroke widths, ``(10, 2, 28, 28)``, float32, from 0 (black) to 255 (white)."""
     font = import_extra("PIL.ImageFont").load_default(size=22)
     return torch.stack([torch.stack([_drawn(str(digit), font, width) for width in range(2)]) for digit in range(10)])
 

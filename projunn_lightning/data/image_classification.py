@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -13,24 +14,20 @@ from projunn_lightning.errors import ProjUNNError, at_least
 
 
 class ImageClassification(ImageTask):
-    """Images and their classes, such as MNIST and CIFAR.
+    """Images and their classes, such as those of MNIST and CIFAR.
 
-    Inputs are ``(B, C, H, W)``, float32; over the training images each channel has mean 0 and standard deviation 1.
-    Targets are ``(B,)``.
+    Inputs are ``(B, C, H, W)``, float32. Over the training images, each channel has mean 0 and standard deviation 1;
+    the same scale is used for all splits. Targets are ``(B,)``, int64.
 
     Args:
-        source: a data set's name on the Hub (``ylecun/mnist``, ``fashion_mnist``, ``uoft-cs/cifar10``,
-            ``uoft-cs/cifar100``), a local folder in the same layout, or ``rendered-digits``, drawn on the spot.
-        crop_padding: pixels by which training images move at most, their edges mirrored; 4 is usual for CIFAR.
-        horizontal_flip: whether half of the training images are turned left to right.
-        batch_size: samples a batch, on each rank.
-        val_fraction: part of the training images that validate, chosen by the seed.
-        root: folder of downloads and decoded images.
-        seed: seeds that choice, the order of the samples and their augmentation.
-        num_workers: processes that make batches.
+        crop_padding: number of pixels by which training images are moved at most, with mirrored edges. The usual value
+            for CIFAR is 4.
+        horizontal_flip: whether a random half of the training images is mirrored from left to right.
+        **options: options of :class:`~projunn_lightning.data.ImageTask`.
 
     Raises:
-        ValueError: if a number is out of range, or, as it is set up, if the source has no images.
+        ProjUNNError: if ``crop_padding`` is negative. ``setup`` raises it if the padding is not below the sides of the
+            images.
     """
 
     def __init__(
@@ -39,20 +36,13 @@ class ImageClassification(ImageTask):
         *,
         crop_padding: int = 0,
         horizontal_flip: bool = False,
-        batch_size: int = 128,
-        val_fraction: float = 0.1,
-        root: str = "data",
-        seed: int = 0,
-        num_workers: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            source, batch_size=batch_size, val_fraction=val_fraction, root=root, seed=seed, num_workers=num_workers
-        )
+        super().__init__(source, **options)
         at_least(0, crop_padding=crop_padding)
         self.crop_padding = crop_padding
         self.horizontal_flip = horizontal_flip
         self.statistics: tuple[Tensor, Tensor] | None = None
-        self.save_hyperparameters()
 
     def setup(self, stage: str | None = None) -> None:
         super().setup(stage)
@@ -66,23 +56,36 @@ class ImageClassification(ImageTask):
 
     def preparation(self, split: str) -> Prepare:
         assert self.statistics is not None
-        train = split == "train"
-        crop, flip = (self.crop_padding, self.horizontal_flip) if train else (0, False)
-        return partial(normalised, *self.statistics, crop, flip)
+        crop, flip = (self.crop_padding, self.horizontal_flip) if split == "train" else (0, False)
+        return partial(augmented_and_normalised, *self.statistics, crop, flip)
 
 
-def normalised(mean: Tensor, std: Tensor, crop: int, flip: bool, images: Tensor, generator: Generator) -> Tensor:
-    """Augmented images as floats, with the given mean and standard deviation taken out of each channel."""
+def augmented_and_normalised(
+    mean: Tensor, std: Tensor, crop: int, flip: bool, images: Tensor, generator: Generator
+) -> Tensor:
+    """Crop and flip uint8 images ``(B, C, H, W)`` at random; subtract each channel's mean and divide by its deviation.
+
+    Args:
+        mean: mean of each channel, ``(C,)``.
+        std: standard deviation of each channel, ``(C,)``.
+        crop: see ``crop_padding`` of :class:`ImageClassification`.
+        flip: see ``horizontal_flip`` of :class:`ImageClassification`.
+        images: the images.
+        generator: source of the random numbers.
+
+    Returns:
+        float32, ``(B, C, H, W)``.
+    """
     if crop or flip:
         images = random_crop_and_flip(images, crop, flip, generator=generator)
     return (images.float() - mean[:, None, None]) / std[:, None, None]
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel of uint8 images ``(n, C, H, W)``, ``(C,)`` each."""
+    """The mean and the standard deviation of each channel of uint8 images ``(n, C, H, W)``; each ``(C,)``, float32."""
     levels = torch.arange(256, dtype=torch.float64)
     counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)])
-    share = counts.double() / counts.sum(1, keepdim=True)  # of each grey level: no copy of the images as floats
+    share = counts.double() / counts.sum(1, keepdim=True)  # counting grey levels avoids a copy of the images as floats
     mean = share @ levels
     variance = (share * (levels - mean[:, None]).square()).sum(1)
-    return mean.float(), variance.sqrt().clamp(min=1e-3).float()  # a channel of one colour stays finite
+    return mean.float(), variance.sqrt().clamp(min=1e-3).float()  # a channel of one colour must not divide by zero

@@ -1,16 +1,18 @@
-"""What the tasks on images share: the source, the split that validates, and batches as a function of their indices."""
+"""The base class of tasks on images: it reads the source and splits off the validation images."""
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
+from projunn_lightning.data.batches import Batches, Sample
 from projunn_lightning.data.images import Images, load_images
-from projunn_lightning.data.task import Batches, Sample, Task
+from projunn_lightning.data.task import Task
 from projunn_lightning.errors import ProjUNNError, not_none
 from projunn_lightning.linalg import generator_for
 
@@ -18,13 +20,13 @@ Prepare = Callable[[Tensor, Generator], Tensor]
 
 
 class ImageBatches(Batches):
-    """Batches of images, prepared for the model as they are asked for.
+    """Batches of images, which are prepared for the model when they are requested.
 
     Args:
-        images: uint8 images with their classes.
-        prepare: takes images ``(B, C, H, W)`` of uint8 and a generator, which depends on the batch's indices alone, to
-            the model's input.
-        key: seeds the generators.
+        images: uint8 images and their classes.
+        prepare: called with images ``(B, C, H, W)``, uint8, and a generator; returns the model's input. The generator
+            depends on the key and on the first index of the batch alone.
+        key: name of the random stream.
     """
 
     def __init__(self, images: Images, prepare: Prepare, key: str) -> None:
@@ -37,29 +39,28 @@ class ImageBatches(Batches):
 
     def __getitems__(self, indices: Sequence[int]) -> Sample:
         index = torch.as_tensor(indices) % len(self)
-        generator = generator_for(f"{self.key}/{indices[0]}")  # an index comes once in a run
+        generator = generator_for(f"{self.key}/{indices[0]}")  # an index occurs once in a run
         return self.prepare(self.images.pixels[index], generator), self.images.labels[index]
 
 
 class ImageTask(Task):
-    """Labelled images of a source; subclasses say what the model gets to see (:meth:`preparation`).
+    """The base class of tasks on labelled images. Subclasses define :meth:`preparation`.
 
     Args:
-        source: see :func:`~projunn_lightning.data.images.load_images`.
-        batch_size: samples a batch, on each rank.
-        val_fraction: part of the training images that validate, chosen by the seed.
+        source: the name of a data set on the Hugging Face Hub, such as ``ylecun/mnist``, ``fashion_mnist``,
+            ``uoft-cs/cifar10`` or ``uoft-cs/cifar100``; a local folder in the same layout; or ``rendered-digits``,
+            images that are drawn on the spot.
+        val_fraction: fraction of the training images that are used for validation. The seed chooses them.
         root: folder of downloads and decoded images.
-        seed: seeds the choice, the order of the samples and the augmentation.
-        num_workers: processes that make batches.
+        **options: options of :class:`~projunn_lightning.data.Task`.
 
     Raises:
-        ValueError: if a number is out of range, or, as it is set up, if the source has no images.
+        ProjUNNError: if the fraction is not between 0 and 1. ``setup`` raises it if the source cannot be read or a
+            split would be empty.
     """
 
-    def __init__(
-        self, source: str, *, batch_size: int, val_fraction: float, root: str, seed: int, num_workers: int
-    ) -> None:
-        super().__init__(batch_size=batch_size, seed=seed, num_workers=num_workers)
+    def __init__(self, source: str, *, val_fraction: float = 0.1, root: str = "data", **options: Any) -> None:
+        super().__init__(**options)
         not_none(source=source, val_fraction=val_fraction, root=root)
         if not 0 < val_fraction < 1:
             raise ProjUNNError(f"val_fraction must be above 0 and below 1, found {val_fraction}")
@@ -70,21 +71,22 @@ class ImageTask(Task):
 
     @abstractmethod
     def preparation(self, split: str) -> Prepare:
-        """What makes the model's input of a batch of images; it is sent to worker processes."""
+        """The function that prepares images, called as in :class:`ImageBatches`. It must be picklable."""
 
     def prepare_data(self) -> None:
-        self.setup()  # downloads and decodes; the other processes then find it done
+        self.setup()  # One process downloads and decodes the images; then the others find them in the cache.
 
     def setup(self, stage: str | None = None) -> None:
         if self.images:
             return
-        given, test = load_images(self.source, self.root).values()
-        order = torch.randperm(len(given.labels), generator=generator_for(f"{self.seed}/validation"))
+        loaded = load_images(self.source, self.root)
+        images = loaded["train"]
+        order = torch.randperm(len(images.labels), generator=generator_for(f"{self.seed}/validation"))
         count = round(self.val_fraction * len(order))
         if not 0 < count < len(order):
             raise ProjUNNError(f"val_fraction = {self.val_fraction} of {len(order)} images leaves a split empty")
-        val, train = (Images(*(column[part] for column in given)) for part in (order[:count], order[count:]))
-        self.images = {"train": train, "val": val, "test": test}
+        val, train = (Images(*(column[part] for column in images)) for part in (order[:count], order[count:]))
+        self.images = {"train": train, "val": val, "test": loaded["test"]}
 
     def dataset(self, split: str) -> ImageBatches:
         self.setup()
@@ -92,6 +94,6 @@ class ImageTask(Task):
 
     @property
     def baseline_loss(self) -> float:
-        """Cross-entropy of taking all classes for equally likely."""
+        """The cross-entropy of a uniform guess of the class."""
         self.setup()
         return math.log(len(self.images["train"].labels.unique()))

@@ -1,4 +1,4 @@
-"""Labelled images as tensors, read by Hugging Face ``datasets`` or drawn on the spot."""
+"""Labelled images as tensors, which Hugging Face ``datasets`` reads or which are drawn on the spot."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ RENDERED = "rendered-digits"
 SPLITS = ("train", "test")
 
 DECODING = 1
-"""To be raised when :func:`_decode` changes: `datasets` keeps what it made under the function's name and arguments."""
+"""The version of :func:`_decode`. Raise it with every change there, because ``datasets`` caches the results."""
 
 
 class Images(NamedTuple):
-    """Images ``(n, C, H, W)`` of uint8 and their classes ``(n,)`` of int64."""
+    """Images ``(n, C, H, W)``, uint8, and their classes ``(n,)``, int64."""
 
     pixels: Tensor
     labels: Tensor
 
 
 def load_images(source: str, root: str = "data") -> dict[str, Images]:
-    """The ``"train"`` and ``"test"`` images of a source.
+    """Load the ``"train"`` and ``"test"`` images of a source.
 
-    The first call decodes them and keeps them under ``root``, by the cache of ``datasets``; later ones, in this process
-    or another, read them back in a fraction of a second. Grey images stay grey and all others become RGB. The classes
-    are the first column of type ClassLabel (of CIFAR-100 ``fine_label``), or a column ``label`` of integers.
+    The first call decodes the images, and ``datasets`` caches them under ``root``. Later calls, in this process or in
+    another one, read the cache in a fraction of a second. Grey images stay grey; all others become RGB. The classes are
+    the first column of type ClassLabel (``fine_label`` for CIFAR-100), or else a column ``label`` of integers.
 
     Args:
-        source: a data set's name on the Hub, a local folder in the same layout, or ``"rendered-digits"``, digits that
-            are drawn on the spot (:func:`~projunn_lightning.data.digits.rendered_digits`).
+        source: the name of a data set on the Hugging Face Hub, a local folder in the same layout, or
+            ``"rendered-digits"`` (:func:`~projunn_lightning.data.digits.rendered_digits`).
         root: folder of downloads and decoded images.
 
     Raises:
-        ValueError: if the source cannot be found or reached, or does not hold labelled images of one size.
-        ModuleNotFoundError: if ``datasets`` or Pillow is not installed.
+        ProjUNNError: if the source cannot be found or reached, if it does not hold labelled images of one size, or if
+            ``datasets`` or Pillow is not installed.
     """
     if source == RENDERED:
         return {split: Images(*(column.clone() for column in rendered_digits(split))) for split in SPLITS}
@@ -56,7 +56,7 @@ def _loaded(source: str, root: str) -> Any:
     folder = Path(source).expanduser()
     try:
         splits = datasets.load_dataset(str(folder) if folder.is_dir() else source, cache_dir=root)
-    except (OSError, ValueError) as error:  # no such folder, no such name, no network, no file that it can read
+    except (OSError, ValueError) as error:  # no such folder, name or network, or unreadable files
         kind = "is a local folder" if folder.is_dir() else "is not a local folder"
         reason = str(error).rstrip(".")
         raise ProjUNNError(
@@ -69,7 +69,7 @@ def _loaded(source: str, root: str) -> Any:
 
 
 def _images(dataset: Any, where: str) -> Images:
-    """A split decoded, from the cache where it is there; ``where`` names it in errors."""
+    """Decode a split, or read it from the cache. ``where`` is the name of the split in error messages."""
     image, label = _columns(dataset, where)
     try:
         decoded = dataset.map(
@@ -83,7 +83,7 @@ def _images(dataset: Any, where: str) -> Images:
     except OSError as error:
         raise ProjUNNError(f"{where}: a file is no image that Pillow can read: {error}") from error
     table = decoded.with_format("arrow")[:]
-    height, width, channels = map(int, _the_one(table["shape"].unique().to_pylist(), where).split(" x "))
+    height, width, channels = map(int, _common_shape(table["shape"].unique().to_pylist(), where).split(" x "))
     pixels = torch.frombuffer(bytearray(b"".join(table["pixels"].to_pylist())), dtype=torch.uint8)
     pixels = pixels.view(-1, height, width, channels).permute(0, 3, 1, 2).contiguous()
     return Images(pixels, torch.tensor(table["label"].to_numpy()))
@@ -92,15 +92,16 @@ def _images(dataset: Any, where: str) -> Images:
 def _decode(images: list[Any], labels: list[Any], where: str, version: int) -> dict[str, list[Any]]:
     if None in images:
         raise ProjUNNError(f"{where} has a row without an image")
-    if any(label is None or label < 0 for label in labels):  # the Hub marks a class that it keeps hidden by -1
+    if any(label is None or label < 0 for label in labels):  # the Hub writes -1 for a class that it keeps secret
         raise ProjUNNError(f"{where} has images without a class (null or -1)")
     images = [_grey_or_rgb(image, where) for image in images]
     shapes = [f"{image.height} x {image.width} x {len(image.getbands())}" for image in images]
-    _the_one(shapes, where)  # here too, before thousands of photographs are decoded for nothing
+    _common_shape(shapes, where)  # checked here too, so that a bad split is refused before all of it is decoded
     return {"pixels": [image.tobytes() for image in images], "shape": shapes, "label": labels}
 
 
-def _the_one(shapes: list[str], where: str) -> str:
+def _common_shape(shapes: list[str], where: str) -> str:
+    """The shape that all images have."""
     several = sorted(set(shapes))
     if len(several) != 1:
         raise ProjUNNError(f"{where} has images of {' and of '.join(several[:2])} (H x W x C); make them alike")
@@ -116,7 +117,7 @@ def _grey_or_rgb(image: Any, where: str) -> Any:
 
 
 def _columns(dataset: Any, where: str) -> tuple[str, str]:
-    """The names of the first column of images and of the classes."""
+    """The names of the first column of images and of the column of classes."""
     datasets = import_extra("datasets")
     features = dataset.features
     images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]

@@ -1,8 +1,9 @@
-"""Learning a random unitary matrix from what it does to random vectors."""
+"""The task of learning a random unitary matrix from its products with random vectors."""
 
 from __future__ import annotations
 
 from functools import cached_property, partial
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -13,22 +14,18 @@ from projunn_lightning.functional import init
 
 
 class RandomUnitary(SyntheticTask):
-    """Pairs (x, U x) of a Haar-random unitary (real: orthogonal) matrix U (Kiani et al. 2022).
+    """Pairs (x, U x) for a Haar-random unitary or orthogonal matrix U (Kiani et al. 2022).
 
-    The entries of x are normal with variance 1. Inputs and targets are ``(B, N)``, complex64 or float32.
+    The entries of x are normal with variance 1. Inputs and targets are ``(B, N)``, complex64 or float32. The training
+    samples are the same in every epoch; their order is random.
 
     Args:
-        size: N.
-        complex: whether U is unitary, otherwise orthogonal, in the component of the identity.
-        batch_size: samples a batch, on each rank.
-        train_size: training samples, fixed and reshuffled every epoch.
-        val_size: validation samples.
-        test_size: test samples, which ``predict`` uses too.
-        seed: seeds U, all samples and their order.
-        num_workers: processes that generate batches.
+        size: number of rows N of U.
+        complex: whether U is unitary. Otherwise U is orthogonal with determinant 1.
+        **options: options of :class:`~projunn_lightning.data.SyntheticTask`, without ``fresh``.
 
     Raises:
-        ValueError: if a size is below 1.
+        ProjUNNError: if the size is below 1.
     """
 
     def __init__(
@@ -40,29 +37,23 @@ class RandomUnitary(SyntheticTask):
         train_size: int = 4096,
         val_size: int = 64,
         test_size: int = 64,
-        seed: int = 0,
-        num_workers: int = 0,
+        **options: Any,
     ) -> None:
         super().__init__(
-            batch_size=batch_size,
-            train_size=train_size,
-            val_size=val_size,
-            test_size=test_size,
-            fresh=False,
-            seed=seed,
-            num_workers=num_workers,
+            fresh=False, batch_size=batch_size, train_size=train_size, val_size=val_size, test_size=test_size, **options
         )
         at_least(1, size=size)
         self.size = size
         self.complex = complex
-        self.save_hyperparameters()
+        self.save_hyperparameters(ignore="fresh")  # `fresh` is no option of this task
 
     @cached_property
     def target(self) -> Tensor:
-        """U, ``(N, N)``."""
+        """The matrix U, ``(N, N)``, complex64 or float32."""
         matrix = torch.empty(self.size, self.size, dtype=torch.complex64 if self.complex else torch.float32)
         init.haar_(matrix, generator=Generator().manual_seed(self.seed))
-        if not self.complex:  # rotations do not reach the other component, so that half of the targets had no way to U
+        if not self.complex:
+            # A matrix of determinant -1 cannot be learned: no continuous path leads to it from one of determinant 1.
             matrix[0] *= torch.linalg.det(matrix).sign()
         return matrix
 
@@ -71,11 +62,11 @@ class RandomUnitary(SyntheticTask):
 
     @property
     def baseline_loss(self) -> float:
-        """The loss of an unrelated unitary matrix, ``2 N``."""
+        """The expected squared distance of U to an independent Haar-random matrix, ``2 N``."""
         return 2.0 * self.size
 
 
 def unitary_pairs(target: Tensor, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Normal x and U x, ``(count, N)`` each."""
+    """Normal vectors x and the products U x, each ``(count, N)``, in the dtype of U, which is ``target``."""
     x = torch.randn(count, len(target), dtype=target.dtype, generator=generator)
     return x, x @ target.mT

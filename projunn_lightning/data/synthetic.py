@@ -1,34 +1,38 @@
-"""What the generated tasks share: samples that are a function of (seed, split, index)."""
+"""The base class of tasks whose samples are generated as a function of seed, split and index."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Generator
 
-from projunn_lightning.data.task import Batches, Sample, Task
+from projunn_lightning.data.batches import Batches, Sample
+from projunn_lightning.data.task import Task
 from projunn_lightning.errors import at_least
 from projunn_lightning.linalg import generator_for
 
 Generate = Callable[[int, Generator], Sample]
 
 BLOCK = 1024
-"""Samples that are generated together. Sample i is row ``i % BLOCK`` of block ``i // BLOCK``, whoever asks for it."""
+"""The number of samples that are generated together. Sample i is row ``i % BLOCK`` of block ``i // BLOCK``."""
 
 
 class Generated(Batches):
-    """Samples made on demand, a block at a time, by a vectorised ``generate(count, generator)``.
+    """Samples that a vectorised function generates on demand, one block at a time.
 
-    Sample i depends on the key and i alone, so that it is the same in every worker, rank and run. A fresh set goes on
-    beyond ``len``, where the last epoch ended; of a fixed one, sample i is that of ``i % len``.
+    Sample i depends on the key and on i alone. It is therefore the same in every worker, on every rank and in every
+    run. In a fresh dataset the indices beyond its length are new samples; in a fixed one, index i stands for sample
+    ``i % len(dataset)``.
 
     Args:
-        generate: returns tensors whose first dimension counts the samples.
-        size: samples an epoch.
-        key: names the stream; two keys give independent samples.
-        fresh: whether every epoch has new samples; fixed ones are asked for in random order, and made at once and kept.
+        generate: called as ``generate(count, generator)``; returns tensors whose first dimension has that length.
+        size: number of samples in an epoch.
+        key: name of the random stream. Two keys give independent samples.
+        fresh: whether every epoch has new samples. Fixed samples are generated all at once and kept, because they are
+            read in random order.
     """
 
     def __init__(self, generate: Generate, size: int, key: str, *, fresh: bool = False) -> None:
@@ -51,7 +55,7 @@ class Generated(Batches):
         if len(numbers) == 1:
             return tuple(column[index % self.block] for column in self._samples(int(numbers[0])))
         parts = [tuple(c[index[blocks == n] % self.block] for c in self._samples(int(n))) for n in numbers]
-        order = inverse.argsort(stable=True).argsort()  # from grouped by block back to the order asked for
+        order = inverse.argsort(stable=True).argsort()  # from the order by block back to the requested order
         return tuple(torch.cat(columns)[order] for columns in zip(*parts, strict=True))
 
     def _samples(self, number: int) -> Sample:
@@ -61,42 +65,38 @@ class Generated(Batches):
 
 
 class SyntheticTask(Task):
-    """A task whose samples are generated; subclasses give :meth:`generator` and :attr:`baseline_loss`.
+    """The base class of generated tasks. Subclasses define :meth:`generator` and :attr:`baseline_loss`.
 
     Args:
-        batch_size: samples a batch, on each rank.
-        train_size: training samples an epoch.
-        val_size: validation samples.
-        test_size: test samples, which ``predict`` uses too.
-        fresh: whether every epoch brings new training samples; otherwise ``train_size`` fixed ones, which are kept in
-            memory, are reshuffled.
-        seed: seeds all samples and their order; the splits are independent of each other.
-        num_workers: processes that generate batches.
+        train_size: number of training samples in an epoch.
+        val_size: number of validation samples.
+        test_size: number of test samples, which ``predict`` uses too.
+        fresh: whether every epoch has new training samples. Otherwise an epoch shuffles the same ``train_size``
+            samples, which are kept in memory.
+        **options: options of :class:`~projunn_lightning.data.Task`.
 
     Raises:
-        ValueError: if a size is below 1.
+        ProjUNNError: if a size is below 1.
     """
 
     def __init__(
         self,
         *,
-        batch_size: int,
-        train_size: int,
-        val_size: int,
-        test_size: int,
-        fresh: bool,
-        seed: int,
-        num_workers: int,
+        train_size: int = 100_000,
+        val_size: int = 1000,
+        test_size: int = 10_000,
+        fresh: bool = True,
+        **options: Any,
     ) -> None:
-        super().__init__(batch_size=batch_size, seed=seed, num_workers=num_workers)
+        super().__init__(**options)
         at_least(1, train_size=train_size, val_size=val_size, test_size=test_size)
         self.sizes = {"train": train_size, "val": val_size, "test": test_size}
         self.fresh = fresh
-        self.shuffle = not fresh
+        self.shuffle = not fresh  # fresh samples are random already
 
     @abstractmethod
     def generator(self) -> Generate:
-        """The function that makes samples; it is sent to worker processes."""
+        """The function that makes samples, called as in :class:`Generated`. It must be picklable, for the workers."""
 
     def dataset(self, split: str) -> Generated:
         fresh = split == "train" and self.fresh

@@ -1,7 +1,9 @@
+"""The adding problem."""
+
 import pytest
 import torch
 
-from projunn_lightning import AddingProblem
+from projunn_lightning import AddingProblem, ProjUNNError
 from projunn_lightning.data.adding import adding_problem
 
 
@@ -30,5 +32,5 @@ def test_the_baseline_is_the_error_of_always_answering_one():
 
 
 def test_refuses_a_length_below_two():
-    with pytest.raises(ValueError, match="length must be 2 or more, found 1"):
+    with pytest.raises(ProjUNNError, match="length must be 2 or more, found 1"):
         AddingProblem(length=1)

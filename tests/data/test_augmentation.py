@@ -1,3 +1,5 @@
+"""Random crops and flips."""
+
 import pytest
 import torch
 from torch import Generator
@@ -7,7 +9,7 @@ from projunn_lightning.data.augmentation import random_crop_and_flip
 
 
 def mirrored_crops(image, padding):
-    """All crops of the image padded by reflection, by torch's own padding."""
+    """All crops of the image after padding by reflection with torch's own function."""
     _, height, width = image.shape
     padded = F.pad(image.double()[None], [padding] * 4, mode="reflect")[0].to(image.dtype)
     return [padded[:, i : i + height, j : j + width] for i in range(2 * padding + 1) for j in range(2 * padding + 1)]
@@ -28,7 +30,7 @@ def test_every_image_is_a_crop_of_its_reflection_padded_self(shape, dtype, flip)
         matches = [i for i, crop in enumerate(crops) if torch.equal(crop, cropped)]
         assert len(matches) == 1
         seen.add(matches[0])
-    assert len(seen) == (50 if flip else 25)  # all places, and both ways round, come up in 400 draws
+    assert len(seen) == (50 if flip else 25)  # 400 draws contain every crop, plain and mirrored
 
 
 def test_half_are_flipped():

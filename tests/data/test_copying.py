@@ -1,10 +1,12 @@
+"""The copying memory task."""
+
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from projunn_lightning import CopyingMemory
+from projunn_lightning import CopyingMemory, ProjUNNError
 from projunn_lightning.data.copying import copying_memory
 
 
@@ -42,5 +44,5 @@ def test_the_baseline_is_the_loss_of_the_best_guess_without_memory():
     ids=str,
 )
 def test_refuses_settings_that_cannot_work(options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ProjUNNError, match=message):
         CopyingMemory(**options)

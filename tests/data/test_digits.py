@@ -1,3 +1,5 @@
+"""Digits that are drawn on the spot."""
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,7 @@ from projunn_lightning.data.images import load_images
 
 
 @pytest.mark.parametrize(("split", "count"), [("train", 10_000), ("test", 2000)])
-def test_grey_images_of_28_x_28_and_ten_classes(split, count):
+def test_the_images_are_grey_with_28_x_28_pixels_and_ten_classes(split, count):
     pixels, labels = load_images("rendered-digits")[split]
     assert pixels.shape == (count, 1, 28, 28)
     assert pixels.dtype == torch.uint8
@@ -15,7 +17,7 @@ def test_grey_images_of_28_x_28_and_ten_classes(split, count):
     assert (labels.bincount(minlength=10) > count / 15).all()
 
 
-def test_are_the_same_every_time_and_the_splits_differ():
+def test_the_images_are_the_same_every_time_and_the_splits_differ():
     first = rendered_digits("train")
     rendered_digits.cache_clear()
     again = rendered_digits("train")
@@ -23,7 +25,7 @@ def test_are_the_same_every_time_and_the_splits_differ():
     assert not torch.equal(first[0][:2000], rendered_digits("test")[0])
 
 
-def test_no_two_are_alike_and_all_stay_inside():
+def test_no_two_images_are_equal_and_no_digit_is_cut_off():
     pixels, _ = rendered_digits("test")
     assert len(pixels.flatten(1).unique(dim=0)) == 2000
     bright = (pixels > 150).float()
@@ -31,8 +33,8 @@ def test_no_two_are_alike_and_all_stay_inside():
     assert border.mean() < 0.005 < 0.05 < bright.mean()
 
 
-def test_are_turned_scaled_and_moved():
-    """The extent of the ones: as they lean, as high as they are, and where their middle is."""
+def test_the_digits_are_rotated_scaled_and_moved():
+    """The images of the digit 1 differ in height, in lean and in the place of their centre."""
     pixels, labels = rendered_digits("train")
     ones = (pixels[labels == 1, 0].float() - 80).clamp(min=0)
     mass = ones.sum((1, 2))
@@ -46,8 +48,8 @@ def test_are_turned_scaled_and_moved():
     assert (middle.quantile(0.95, dim=0) - middle.quantile(0.05, dim=0) > 4).all()  # 3 pixels each way
 
 
-def test_can_be_told_apart_but_not_at_first_sight():
-    """A linear classifier learns something of them and not all."""
+def test_the_classes_can_be_learned_but_not_by_a_linear_classifier():
+    """A linear classifier is better than a guess and far from perfect."""
     (x, y), (x_test, y_test) = ((p.flatten(1) / 255, labels) for p, labels in map(rendered_digits, ("train", "test")))
     model = nn.Linear(784, 10)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)

@@ -1,7 +1,9 @@
+"""Classification of images."""
+
 import pytest
 import torch
 
-from projunn_lightning import ImageClassification
+from projunn_lightning import ImageClassification, ProjUNNError
 from projunn_lightning.data.image_classification import channel_statistics
 from tests.support.image_folders import write_folder
 
@@ -45,7 +47,7 @@ def test_a_channel_of_one_colour_stays_finite():
 
 
 def test_refuses_a_crop_as_wide_as_the_image(folder):
-    with pytest.raises(ValueError, match="crop_padding must be below the images' side of 6, found 6"):
+    with pytest.raises(ProjUNNError, match="crop_padding must be below the images' side of 6, found 6"):
         ImageClassification(folder, crop_padding=6).setup()
-    with pytest.raises(ValueError, match="crop_padding must be 0 or more, found -1"):
+    with pytest.raises(ProjUNNError, match="crop_padding must be 0 or more, found -1"):
         ImageClassification(folder, crop_padding=-1)

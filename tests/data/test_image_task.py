@@ -1,3 +1,5 @@
+"""What the tasks on images share: the splits of a source, and the epochs of its training images."""
+
 import math
 import pickle
 
@@ -8,10 +10,11 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 from torch import nn
 
-from projunn_lightning import ImageClassification, PixelSequence
+from projunn_lightning import ImageClassification, PixelSequence, ProjUNNError
+from projunn_lightning.data import TASKS, ImageTask
 from tests.support.image_folders import write_folder
 
-TASKS = [PixelSequence, ImageClassification]
+IMAGE_TASKS = [task for task in TASKS.values() if issubclass(task, ImageTask)]
 
 
 @pytest.fixture
@@ -26,7 +29,7 @@ def content(batch):
     return {bytes(image.numpy().tobytes()) for image in batch}
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", IMAGE_TASKS, ids=lambda task: task.__name__)
 class TestSplits:
     def test_a_tenth_of_the_training_images_validates(self, folder, task):
         data = task(folder)
@@ -36,7 +39,7 @@ class TestSplits:
         assert not splits["train"] & splits["val"]
 
     def test_a_source_is_read_once(self, folder, task, monkeypatch):
-        """With a name on the Hub every reading asks the network."""
+        """For a name on the Hub, every call of load_dataset asks the network."""
         calls = []
         load = datasets.load_dataset
         monkeypatch.setattr(
@@ -49,7 +52,7 @@ class TestSplits:
             data.train_dataloader()
         assert len(calls) == 1
 
-    def test_which_ones_is_up_to_the_seed(self, folder, task):
+    def test_the_seed_chooses_the_validation_images(self, folder, task):
         chosen = []
         for seed in (0, 0, 1):
             data = task(folder, seed=seed)
@@ -57,7 +60,7 @@ class TestSplits:
             chosen.append(content(data.images["val"].pixels))
         assert chosen[0] == chosen[1] != chosen[2]
 
-    def test_the_baseline_takes_all_classes_for_equally_likely(self, folder, task):
+    def test_the_baseline_is_the_loss_of_a_uniform_guess(self, folder, task):
         assert task(folder).baseline_loss == pytest.approx(math.log(4))
         assert task("rendered-digits").baseline_loss == pytest.approx(math.log(10))
 
@@ -68,23 +71,19 @@ class TestSplits:
 
     def test_refuses_fractions_that_leave_a_split_empty(self, folder, task):
         for fraction in (0.0, 1.0, -0.1):
-            with pytest.raises(ValueError, match="val_fraction must be above 0 and below 1"):
+            with pytest.raises(ProjUNNError, match="val_fraction must be above 0 and below 1"):
                 task(folder, val_fraction=fraction)
-        with pytest.raises(ValueError, match=r"val_fraction = 0.01 of 40 images leaves a split empty"):
+        with pytest.raises(ProjUNNError, match=r"val_fraction = 0.01 of 40 images leaves a split empty"):
             task(folder, val_fraction=0.01).setup()
 
-    def test_refuses_a_batch_below_one(self, folder, task):
-        with pytest.raises(ValueError, match="batch_size must be 1 or more, found 0"):
-            task(folder, batch_size=0)
-
-    def test_goes_to_worker_processes(self, folder, task):
+    def test_the_dataset_can_be_sent_to_worker_processes(self, folder, task):
         dataset = task(folder).dataset("train")
         copy = pickle.loads(pickle.dumps(dataset))
         assert all(map(torch.equal, dataset.__getitems__([1, 7]), copy.__getitems__([1, 7])))
 
 
 class Recorder(BoringModel):
-    """Keeps the batches that it is given."""
+    """Keeps its training batches."""
 
     def __init__(self):
         super().__init__()

@@ -1,3 +1,5 @@
+"""Labelled images of a source."""
+
 import subprocess
 import sys
 import time
@@ -9,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from projunn_lightning import ProjUNNError
 from projunn_lightning.data import images as module
 from projunn_lightning.data.images import load_images
 from tests.support.image_folders import labels_of, random_images, write_folder, write_split
@@ -16,7 +19,7 @@ from tests.support.image_folders import labels_of, random_images, write_folder, 
 
 @pytest.fixture
 def folder_of(tmp_path):
-    """Writes a folder of two images a split, one split with other columns, and gives the arguments to load it."""
+    """Writes a folder of two images a split, one split with other columns; returns the arguments of load_images."""
 
     def write(split=None, columns=None, features=None):
         (tmp_path / "folder").mkdir()
@@ -128,7 +131,7 @@ class TestDecodesOnce:
         write_folder(tmp_path / "folder", 6, 6)
         args = (str(tmp_path / "folder"), str(tmp_path / "cache"))
         load_images(*args)
-        time.sleep(0.01)  # `datasets` tells files apart by their times
+        time.sleep(0.01)  # `datasets` recognises a changed file by its time
         changed = random_images(8, 6, 6, seed=5)
         write_split(tmp_path / "folder", "train", changed, labels_of(8))
         assert torch.equal(load_images(*args)["train"].pixels[:, 0], torch.from_numpy(changed))
@@ -140,24 +143,24 @@ class TestRefuses:
             raise ConnectionError(f"Couldn't reach {source!r} on the Hub")
 
         monkeypatch.setattr(datasets, "load_dataset", unreachable)
-        with pytest.raises(ValueError, match=r"'ylecun/mnist' is not a local folder.*Couldn't reach.*rendered-digits"):
+        with pytest.raises(ProjUNNError, match=r"'ylecun/mnist' is not a local folder.*Couldn't reach.*rendered"):
             load_images("ylecun/mnist", str(tmp_path))
 
     def test_a_folder_without_data(self, tmp_path):
         (tmp_path / "empty").mkdir()
-        with pytest.raises(ValueError, match=r"is a local folder, and datasets\.load_dataset cannot read it"):
+        with pytest.raises(ProjUNNError, match=r"is a local folder, and datasets\.load_dataset cannot read it"):
             load_images(str(tmp_path / "empty"), str(tmp_path / "cache"))
 
     def test_a_folder_without_a_test_split(self, folder_of):
         folder = folder_of()
         (Path(folder[0]) / "test-00000-of-00001.parquet").unlink()
-        with pytest.raises(ValueError, match="has the splits train, expected train and test"):
+        with pytest.raises(ProjUNNError, match="has the splits train, expected train and test"):
             load_images(*folder)
 
     @pytest.mark.parametrize(("missing", "kind"), [("image", "Image"), ("label", "ClassLabel")])
     def test_a_table_without_images_or_classes(self, folder_of, missing, kind):
         folder = folder_of(columns={missing: None, "number": [1, 2]}, features={"number": datasets.Value("int64")})
-        with pytest.raises(ValueError, match=f"split 'train' has no column of type {kind}, found .*number: Value"):
+        with pytest.raises(ProjUNNError, match=f"split 'train' has no column of type {kind}, found .*number: Value"):
             load_images(*folder)
 
     @pytest.mark.parametrize("split", ["train", "test"])
@@ -179,13 +182,13 @@ class TestRefuses:
     )
     def test_rows_that_are_no_labelled_image_before_anything_trains(self, folder_of, split, columns, message):
         folder = folder_of(split=split, columns=columns)
-        with pytest.raises(ValueError, match=f"split '{split}'.*{message}"):
+        with pytest.raises(ProjUNNError, match=f"split '{split}'.*{message}"):
             load_images(*folder)
 
     def test_train_and_test_images_of_two_shapes(self, folder_of):
         folder = folder_of(split="test", columns={"image": [Image.new("RGB", (6, 5))] * 2})
         with pytest.raises(
-            ValueError, match=r"train images of \(C, H, W\) = \(1, 5, 6\) and test images of \(3, 5, 6\)"
+            ProjUNNError, match=r"train images of \(C, H, W\) = \(1, 5, 6\) and test images of \(3, 5, 6\)"
         ):
             load_images(*folder)
 
@@ -194,7 +197,7 @@ class TestRefuses:
         def missing(name):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-        monkeypatch.setattr("projunn_lightning._checks.import_module", missing)
+        monkeypatch.setattr("projunn_lightning.errors.import_module", missing)
         module.rendered_digits.cache_clear()
-        with pytest.raises(ModuleNotFoundError, match=r"(datasets|PIL.ImageFont) is not installed.*\[images\]"):
+        with pytest.raises(ProjUNNError, match=r"(datasets|PIL.ImageFont) is not installed.*\[images\]"):
             load_images(source, str(tmp_path))

@@ -1,8 +1,10 @@
+"""Images that are read pixel by pixel."""
+
 import numpy as np
 import pytest
 import torch
 
-from projunn_lightning import PixelSequence
+from projunn_lightning import PixelSequence, ProjUNNError
 from tests.support.image_folders import write_folder
 
 
@@ -49,7 +51,7 @@ def test_reads_all_images_in_the_one_order_of_the_paper():
     torch.testing.assert_close(x_test[0, :, 0], data.images["test"].pixels[4].flatten()[order] / 255)
 
 
-def test_the_permutation_is_up_to_its_own_seed():
+def test_only_its_own_seed_determines_the_permutation():
     first, same, other = (
         PixelSequence("rendered-digits", permutation_seed=p, seed=s) for p, s in ((1, 0), (1, 5), (2, 0))
     )
@@ -60,5 +62,5 @@ def test_the_permutation_is_up_to_its_own_seed():
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
 def test_refuses_a_seed_that_numpy_does_not_take(seed):
-    with pytest.raises(ValueError, match=f"permutation_seed must be from 0 to .* found {seed}"):
+    with pytest.raises(ProjUNNError, match=f"permutation_seed must be from 0 to .* found {seed}"):
         PixelSequence(permutation_seed=seed)

@@ -1,12 +1,14 @@
+"""The task of learning a random unitary matrix."""
+
 import pytest
 import torch
 
-from projunn_lightning import RandomUnitary
+from projunn_lightning import ProjUNNError, RandomUnitary
 from projunn_lightning.functional import unitarity_error
 
 
 @pytest.mark.parametrize("complex", [True, False])
-def test_pairs_are_normal_vectors_and_what_the_target_makes_of_them(complex):
+def test_pairs_are_normal_vectors_and_their_products_with_the_target(complex):
     data = RandomUnitary(30, complex=complex)
     assert data.target.dtype == (torch.complex64 if complex else torch.float32)
     assert unitarity_error(data.target) < 1e-6
@@ -16,12 +18,12 @@ def test_pairs_are_normal_vectors_and_what_the_target_makes_of_them(complex):
     torch.testing.assert_close(x.abs().square().mean(), torch.tensor(1.0), atol=0.03, rtol=0)
 
 
-def test_a_real_target_can_be_reached_by_rotations():
+def test_a_real_target_has_determinant_1():
     dets = [torch.linalg.det(RandomUnitary(5, complex=False, seed=seed).target) for seed in range(10)]
     torch.testing.assert_close(torch.stack(dets), torch.ones(10))
 
 
-def test_the_seed_makes_the_target():
+def test_the_seed_determines_the_target():
     assert torch.equal(RandomUnitary(8, seed=3).target, RandomUnitary(8, seed=3).target)
     assert not torch.equal(RandomUnitary(8, seed=3).target, RandomUnitary(8, seed=4).target)
 
@@ -35,5 +37,5 @@ def test_the_baseline_is_the_distance_of_unrelated_matrices():
 
 
 def test_refuses_a_size_below_one():
-    with pytest.raises(ValueError, match="size must be 1 or more, found 0"):
+    with pytest.raises(ProjUNNError, match="size must be 1 or more, found 0"):
         RandomUnitary(0)
