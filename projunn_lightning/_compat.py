@@ -1,0 +1,93 @@
+"""Private names of Lightning, jsonargparse and torch that this package uses, each behind a function that says why.
+
+Lightning and jsonargparse are imported inside the functions that need them, because modules that load torch only may
+import this module too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from argparse import _ArgumentGroup
+
+    from jsonargparse import ArgumentParser
+    from lightning.pytorch import Callback, LightningModule, Trainer
+
+
+# jsonargparse
+
+
+def subcommands(parser: ArgumentParser) -> Any:
+    """The action that holds the subcommands of a parser.
+
+    jsonargparse keeps it in ``_subcommands_action``. It also returns it from ``add_subcommands``, but LightningCLI
+    makes that call and does not keep the action.
+    """
+    return parser._subcommands_action
+
+
+def set_subcommand_help(parser: ArgumentParser, texts: Mapping[str, str]) -> None:
+    """Set the line that the help of a parser shows for each of its subcommands.
+
+    argparse keeps these lines in ``_choices_actions``. LightningCLI takes them from the docstrings of ``Trainer.fit``
+    and so on, and has no option for other texts.
+    """
+    for shown in subcommands(parser)._choices_actions:
+        shown.help = texts.get(shown.dest, shown.help)
+
+
+def show_last(parser: ArgumentParser, group: _ArgumentGroup) -> None:
+    """Move a group of arguments to the end of the help.
+
+    argparse shows its ``_action_groups`` in their order, and LightningCLI adds the group of the Trainer first.
+    """
+    parser._action_groups = sorted(parser._action_groups, key=lambda each: each is group)
+
+
+def wrap_instantiators(parser: ArgumentParser, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    """Replace each function by which a parser makes objects of the classes in a config by ``wrap(function)``.
+
+    jsonargparse keeps the functions in ``_instantiators``. LightningCLI adds its own for the model and the data, and
+    jsonargparse calls only the first that is for a class.
+    """
+    parser._instantiators = {key: wrap(function) for key, function in (parser._instantiators or {}).items()}
+
+
+# Lightning
+
+
+def trainer_callbacks(trainer: Trainer) -> list[Callback]:
+    """The callbacks of a Trainer, a list that may be changed.
+
+    The attribute is public, but type checkers do not see it, because a connector sets it.
+    """
+    return trainer.callbacks  # type: ignore[attr-defined]
+
+
+def builds_its_layers_later(model: LightningModule) -> bool:
+    """Whether a model may build layers in ``setup`` or ``configure_model``, after it has been made.
+
+    The models of this package override these hooks only to shard the layers that they have.
+    """
+    from lightning.pytorch.utilities.model_helpers import is_overridden
+
+    hooks = [getattr(model, hook) for hook in ("setup", "configure_model") if is_overridden(hook, model)]
+    return any(not hook.__module__.startswith("projunn_lightning.") for hook in hooks)
+
+
+def changes_its_state_dict(model: LightningModule) -> bool:
+    """Whether a model may rename or reshape the entries of a checkpoint while it loads them.
+
+    It does so in ``on_load_checkpoint``, in ``load_state_dict``, or in a hook that one of its modules has registered by
+    ``register_load_state_dict_pre_hook``. torch keeps these hooks in ``_load_state_dict_pre_hooks`` and has no way to
+    ask for them. Lazy layers have one.
+    """
+    from lightning.pytorch.utilities.model_helpers import is_overridden
+
+    return (
+        is_overridden("on_load_checkpoint", model)
+        or is_overridden("load_state_dict", model)
+        or any(module._load_state_dict_pre_hooks for module in model.modules())
+    )
