@@ -6,15 +6,13 @@ import functools
 import signal
 import sys
 from argparse import ArgumentParser
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MethodType
 from typing import Any
 
 import lightning
 from jsonargparse import Namespace
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import (
     BasePredictionWriter,
@@ -27,7 +25,6 @@ from lightning.pytorch.cli import (
     LightningArgumentParser,
     LightningCLI,
     SaveConfigCallback,
-    instantiate_class,
 )
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -36,9 +33,10 @@ from rich.console import Console
 from projunn_lightning import data, models  # noqa: F401  # a config names their classes without the modules
 from projunn_lightning._compat import set_subcommand_help, subcommands, trainer_callbacks, wrap_instantiators
 from projunn_lightning.callbacks import PredictionWriter, ProjUNN, RNGState, UnitarityMonitor
-from projunn_lightning.cli.checkpoint import check_fits, read_checkpoint
+from projunn_lightning.cli.checkpoint import REMEDY, check_fits, read_checkpoint
 from projunn_lightning.cli.configs import ConfigFile
 from projunn_lightning.cli.help import arrange, parser_options
+from projunn_lightning.cli.making import make_optimizers, making
 from projunn_lightning.errors import ConfigError, ProjUNNError
 
 
@@ -163,10 +161,7 @@ class ProjUNNCLI(LightningCLI):
         options = self._options(self.config)
         path = options.get("ckpt_path")
         if self.config.get("subcommand") == "predict" and not path:
-            raise ConfigError(
-                "predict needs a trained model, and ckpt_path is not set: pass --ckpt_path with a .ckpt file that "
-                "`projunn fit` has written, in lightning_logs/version_*/checkpoints"
-            )
+            raise ConfigError(f"predict needs a trained model, and ckpt_path is not set; {REMEDY}")
         if not path or options.get("weights_only") is False:
             return
         self._checkpoint = read_checkpoint(path)
@@ -292,33 +287,3 @@ class ProjUNNCLI(LightningCLI):
 
     def _prediction_writers(self) -> list[PredictionWriter]:
         return [callback for callback in trainer_callbacks(self.trainer) if isinstance(callback, PredictionWriter)]
-
-
-def make_optimizers(model: LightningModule, *, optimizer: Any, lr_scheduler: Any) -> Any:
-    """Make the optimizer and the scheduler of a config for the parameters that a model has now."""
-    with making(_class_name(optimizer)):
-        made = instantiate_class(model.parameters(), optimizer)
-    if not lr_scheduler:
-        return LightningCLI.configure_optimizers(model, made)
-    with making(_class_name(lr_scheduler)):
-        return LightningCLI.configure_optimizers(model, made, instantiate_class(made, lr_scheduler))
-
-
-def _class_name(configured: Any) -> str:
-    return str(configured["class_path"].rpartition(".")[2])
-
-
-@contextmanager
-def making(name: str) -> Iterator[None]:
-    """Turn an error that means "not of these settings" into a ConfigError, while an object of the config is made.
-
-    The types are those by which torch, Lightning and Python refuse settings. The error may be a bug all the same, and
-    the message says how to see the traceback.
-    """
-    try:
-        yield
-    except ProjUNNError:
-        raise
-    except (TypeError, ValueError, RuntimeError, ImportError, MisconfigurationException) as error:
-        message = " ".join(str(error).split())
-        raise ConfigError(f"{name}: {type(error).__name__}: {message} (PROJUNN_TRACEBACK=1 shows where)") from error

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule
 from projunn_lightning._compat import builds_its_layers_later, changes_its_state_dict
 from projunn_lightning.errors import ConfigError
 
-_REMEDY = "pass a .ckpt file that `projunn fit` has written, in lightning_logs/version_*/checkpoints"
+REMEDY = "pass a .ckpt file that `projunn fit` has written, in lightning_logs/version_*/checkpoints"
 
 
 def read_checkpoint(path: str) -> dict[str, Any] | None:
@@ -29,16 +29,16 @@ def read_checkpoint(path: str) -> dict[str, Any] | None:
     if resolved_by_lightning or distributed:
         return None
     if not Path(path).is_file():
-        raise ConfigError(f"ckpt_path {path} is no file, and no folder of a distributed checkpoint; {_REMEDY}")
+        raise ConfigError(f"ckpt_path {path} is no file, and no folder of a distributed checkpoint; {REMEDY}")
     try:
         checkpoint = torch.load(path, map_location="meta", weights_only=True)
     except Exception as error:  # the bytes of another format can end in an error of any type
         raise ConfigError(
             f"ckpt_path {path} cannot be read: the file is damaged, has another format, or holds objects that torch "
-            f"loads only with --weights_only false (PROJUNN_TRACEBACK=1 shows the reason); {_REMEDY}"
+            f"loads only with --weights_only false (PROJUNN_TRACEBACK=1 shows the reason); {REMEDY}"
         ) from error
     if not isinstance(checkpoint, dict) or not {"pytorch-lightning_version", "state_dict"} <= checkpoint.keys():
-        raise ConfigError(f"ckpt_path {path} is no checkpoint of Lightning; {_REMEDY}")
+        raise ConfigError(f"ckpt_path {path} is no checkpoint of Lightning; {REMEDY}")
     return checkpoint
 
 

@@ -24,7 +24,7 @@ COMMANDS: dict[str, Command] = {
     "validate": Command("Evaluate a model on the validation data.", _lightning_command("validate")),
     "test": Command("Evaluate a model on the test data, beside the task's baseline.", _lightning_command("test")),
     "predict": Command("Compute a model's predictions.", _lightning_command("predict")),
-    "compare": Command("Train several recurrent layers on one task, side by side.", compare.run, compare.add_arguments),
+    "compare": Command("Train several recurrent layers on one task.", compare.run, compare.add_arguments),
     "configs": Command("List the configs that come with the package.", configs.run),
 }
 """The subcommands of ``projunn``. A new one is a file in this folder and a line here."""

@@ -189,7 +189,7 @@ class TestOtherSubcommands:
 
     def test_predict_refuses_weights_that_were_never_trained(self, quick):
         message = refused("predict", "--config", quick)
-        assert "projunn: error: predict needs a trained model, and ckpt_path is not set: pass --ckpt_path" in message
+        assert "projunn: error: predict needs a trained model, and ckpt_path is not set; pass a .ckpt file" in message
         assert [path.name for path in Path().iterdir()] == ["quick.yaml"]
 
     def test_predict_leaves_writing_to_a_writer_that_is_configured(self, quick):

@@ -88,7 +88,7 @@ class TestResumes:
         assert rows()[0] == first[0]
         assert Path("comparisons/task/gru/result.json").stat().st_mtime_ns == times
 
-    @pytest.mark.parametrize("rnn", ["gru", "projunn"])
+    @pytest.mark.parametrize("rnn", [pytest.param("gru", marks=pytest.mark.slow), "projunn"])
     def test_an_interrupted_run_goes_on_to_the_result_of_an_unbroken_run(self, folder, monkeypatch, rnn):
         run("compare", folder, "--rnns", rnn)
         (unbroken,) = rows()
