@@ -1,6 +1,6 @@
 """``python -m projunn_lightning`` is the ``projunn`` command."""
 
-from projunn_lightning.cli import main
+from projunn_lightning.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -28,8 +28,8 @@ ALLOWED = {
     "__main__": ["cli"],
     "__init__": [],  # its names load lazily
 }
-NAMESPACES = {"projunn_lightning.functional.init", "projunn_lightning.functional.simple"}
-"""Modules inside a folder that are public as a whole, as torch.nn.init is."""
+NAMESPACES = {"projunn_lightning.functional.init", "projunn_lightning.functional.simple", "projunn_lightning.cli.main"}
+"""Modules inside a folder that are public as a whole, as torch.nn.init is; and the entry of the command."""
 
 
 def module_name(path):

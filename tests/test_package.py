@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 TRAIN = """
 import sys
 import projunn_lightning
-from projunn_lightning.cli import main
+from projunn_lightning.cli.main import main
 
 print(projunn_lightning.__file__)
 sys.argv = ["projunn", "configs"]

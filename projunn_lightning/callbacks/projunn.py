@@ -10,8 +10,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelPruning
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.model_helpers import is_overridden
 
+from projunn_lightning._compat import builds_its_layers_later, trainer_callbacks
 from projunn_lightning.constraint import FLAT_REMEDY, declared, matching, unitarity_errors
 from projunn_lightning.errors import ConstraintError
 from projunn_lightning.optim import Projector, ProjUNNSettings, as_patterns, check_names
@@ -77,7 +77,7 @@ class ProjUNN(Callback):
             self.projector, self._restored = None, {}
             # First in line: attached before a LearningRateFinder trains, and after an exception a weight that was
             # stopped in mid-step is back before another callback saves it.
-            trainer.callbacks = [self, *(each for each in _callbacks(trainer) if each is not self)]  # type: ignore[attr-defined]
+            trainer.callbacks = [self, *(each for each in trainer_callbacks(trainer) if each is not self)]  # type: ignore[attr-defined]
 
     def check(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what can be seen to be wrong before training starts; touches nothing.
@@ -96,7 +96,7 @@ class ProjUNN(Callback):
                 f"precision={trainer.precision!r} keeps weights in half precision, in which they cannot stay "
                 f"orthogonal; use {str(trainer.precision).replace('true', 'mixed')!r}"
             )
-        for callback in _callbacks(trainer):
+        for callback in trainer_callbacks(trainer):
             kinds = {kind.__name__ for kind in type(callback).__mro__}  # Lightning 2.5 has no WeightAveraging to import
             if kinds & {"WeightAveraging", "StochasticWeightAveraging"}:
                 raise ConstraintError(
@@ -151,7 +151,7 @@ class ProjUNN(Callback):
 
     def _refuse_pruning(self, trainer: Trainer, pl_module: LightningModule, projector: Projector) -> None:
         names = {id(pl_module.get_parameter(name)): name for name in projector.constraints}
-        for callback in _callbacks(trainer):
+        for callback in trainer_callbacks(trainer):
             if isinstance(callback, ModelPruning):
                 for module, leaf in callback._parameters_to_prune or ():
                     if name := names.get(id(getattr(module, leaf))):
@@ -204,14 +204,4 @@ class ProjUNN(Callback):
 
 def methods(trainer: Trainer) -> list[ProjUNN]:
     """The ProjUNN callbacks of a trainer."""
-    return [each for each in _callbacks(trainer) if isinstance(each, ProjUNN)]
-
-
-def _callbacks(trainer: Trainer) -> list[Callback]:
-    return trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
-
-
-def builds_its_layers_later(pl_module: LightningModule) -> bool:
-    """Whether it may build them in these hooks; those of this package only shard what is there."""
-    hooks = [getattr(pl_module, hook) for hook in ("setup", "configure_model") if is_overridden(hook, pl_module)]
-    return any(not hook.__module__.startswith("projunn_lightning.") for hook in hooks)
+    return [each for each in trainer_callbacks(trainer) if isinstance(each, ProjUNN)]

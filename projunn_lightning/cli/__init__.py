@@ -1,5 +1,5 @@
-"""The ``projunn`` command."""
+"""The ``projunn`` command. ``main.py`` lists its subcommands."""
 
-from projunn_lightning.cli.app import ProjUNNCLI, main, run_cli
+from projunn_lightning.cli.app import ProjUNNCLI, run_cli
 
-__all__ = ["ProjUNNCLI", "main", "run_cli"]
+__all__ = ["ProjUNNCLI", "run_cli"]

@@ -1,89 +1,69 @@
-"""What is passed as ``--ckpt_path``, looked at before a run begins: no log folder is made for one that cannot start."""
+"""The check of ``--ckpt_path``, which is made before a run begins: a run that cannot start leaves no log folder."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from projunn_lightning.callbacks.projunn import builds_its_layers_later
-from projunn_lightning.errors import ProjUNNError
+from projunn_lightning._compat import builds_its_layers_later, changes_its_state_dict
+from projunn_lightning.errors import ConfigError
 
-_REMEDY = "pass a .ckpt file that `projunn fit` has written, in lightning_logs/version_*/checkpoints"
-_NAMES = ("best", "last", "hpc", "registry")
-"""What Lightning finds by itself, as it does what has a protocol (``s3://...``)."""
+REMEDY = "pass a .ckpt file that `projunn fit` has written, in lightning_logs/version_*/checkpoints"
 
 
-def read_checkpoint(path: str | None) -> dict[str, Any] | None:
-    """A checkpoint without the values of its tensors; None for what is left to Lightning to find or to read.
+def read_checkpoint(path: str) -> dict[str, Any] | None:
+    """Read the checkpoint file of ``--ckpt_path`` without the values of its tensors.
 
-    A folder is taken for a distributed checkpoint if it looks like one.
+    Returns:
+        The checkpoint, with tensors on the meta device; None for a path that is no file of one process: a name that
+        Lightning resolves, a URL, or the folder of a distributed checkpoint.
 
     Raises:
-        ValueError: if there is no checkpoint of Lightning at the path; it says what there is.
+        ConfigError: if there is no checkpoint of Lightning at the path.
     """
-    if not path or path in _NAMES or path.startswith("registry:") or "://" in path:
+    resolved_by_lightning = path.partition(":")[0] in ("best", "last", "hpc", "registry") or "://" in path
+    distributed = any(Path(path, part).exists() for part in (".metadata", "checkpoint"))  # of torch, of DeepSpeed
+    if resolved_by_lightning or distributed:
         return None
-    file = Path(path)
-    if file.is_dir():
-        if not any((file / part).exists() for part in (".metadata", "meta.pt", "checkpoint")):
-            raise ProjUNNError(
-                f"ckpt_path {path} is a folder, and no distributed checkpoint: .metadata is missing; {_REMEDY}"
-            )
-        return None
-    if not file.is_file():
-        raise ProjUNNError(f"ckpt_path {path!r} does not exist; {_REMEDY}")
-    found = _loaded(file)
-    kind = f"a {type(found).__name__}"
-    if isinstance(found, dict):
-        if "pytorch-lightning_version" in found and isinstance(found.get("state_dict"), dict):
-            return found
-        kind = f"a dict of {', '.join(map(str, list(found)[:3])) or 'nothing'}{' ...' if len(found) > 3 else ''}"
-    raise ProjUNNError(
-        f"ckpt_path {path} holds {kind}, expected a checkpoint of Lightning with its state_dict; {_REMEDY}"
-    )
-
-
-def _loaded(file: Path) -> Any:
+    if not Path(path).is_file():
+        raise ConfigError(f"ckpt_path {path} is no file, and no folder of a distributed checkpoint; {REMEDY}")
     try:
-        return torch.load(file, map_location="meta", weights_only=True)
-    except PermissionError:
-        raise
-    except Exception as error:  # bytes of another format can end in any error
-        if unknown := re.search(r"Unsupported global: GLOBAL ([\w.]+\.\w+) was", str(error)):
-            raise ProjUNNError(
-                f"ckpt_path {file} holds an object of {unknown[1]}, which torch does not load unasked: it could run "
-                f"code; {_REMEDY}"
-            ) from None
-        raise ProjUNNError(
-            f"ckpt_path {file}, a file of {file.stat().st_size} bytes, is no checkpoint that torch can read: it is "
-            f"truncated or of another format; {_REMEDY}"
-        ) from None
+        checkpoint = torch.load(path, map_location="meta", weights_only=True)
+    except Exception as error:  # the bytes of another format can end in an error of any type
+        raise ConfigError(
+            f"ckpt_path {path} cannot be read: the file is damaged, has another format, or holds objects that torch "
+            f"loads only with --weights_only false (PROJUNN_TRACEBACK=1 shows the reason); {REMEDY}"
+        ) from error
+    if not isinstance(checkpoint, dict) or not {"pytorch-lightning_version", "state_dict"} <= checkpoint.keys():
+        raise ConfigError(f"ckpt_path {path} is no checkpoint of Lightning; {REMEDY}")
+    return checkpoint
 
 
 def check_fits(checkpoint: dict[str, Any], path: str, model: LightningModule) -> None:
-    """Raise a ValueError unless names and shapes in the checkpoint are the model's.
+    """Check that the parameters in a checkpoint have the names and shapes of the model's.
 
-    A model that changes either as it is set up or loaded is left to Lightning.
+    A model that may change its own names and shapes, or those in the checkpoint, is left to Lightning.
+
+    Raises:
+        ConfigError: naming the first parameter that differs.
     """
-    changed = any(is_overridden(hook, model, LightningModule) for hook in ("on_load_checkpoint", "load_state_dict"))
-    changed |= any(module._load_state_dict_pre_hooks for module in model.modules())  # those of lazy layers among them
-    if changed or not model.strict_loading or builds_its_layers_later(model):
+    if not model.strict_loading or builds_its_layers_later(model) or changes_its_state_dict(model):
         return
-    saved = {name: tuple(getattr(value, "shape", ())) for name, value in checkpoint["state_dict"].items()}
-    expected = {name: tuple(getattr(value, "shape", ())) for name, value in model.state_dict().items()}
+    saved, expected = checkpoint["state_dict"], model.state_dict()
     for name in [*expected, *saved]:
-        if saved.get(name) != expected.get(name):
-            raise ProjUNNError(
-                f"ckpt_path {path} is of another model than {type(model).__name__}: {name} is "
-                f"{_shown(saved, name)} in the checkpoint and {_shown(expected, name)} in the model; configure the "
-                "model as the checkpoint's, or pass one of this model's"
+        in_checkpoint, in_model = _shown(saved, name), _shown(expected, name)
+        if in_checkpoint != in_model:
+            raise ConfigError(
+                f"ckpt_path {path} is a checkpoint of another model than {type(model).__name__}: {name} "
+                f"{in_checkpoint} in the checkpoint and {in_model} in the model; configure the model as in the "
+                "checkpoint, or pass a checkpoint of this model"
             )
 
 
-def _shown(shapes: dict[str, tuple[int, ...]], name: str) -> str:
-    return f"of shape {shapes[name]}" if name in shapes else "not"
+def _shown(state_dict: dict[str, Any], name: str) -> str:
+    if name not in state_dict:
+        return "is missing"
+    return f"has the shape {tuple(getattr(state_dict[name], 'shape', ()))}"  # extra state has no shape

@@ -1,4 +1,4 @@
-"""``projunn compare``: train several recurrent cells on one task and put them side by side."""
+"""``projunn compare``: train several recurrent layers on one task, and put them side by side in a table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -19,34 +18,67 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from projunn_lightning.cli.config_file import check_config
-from projunn_lightning.cli.configs import find_comparison
+from projunn_lightning.cli.app import ProjUNNCLI, run_cli
+from projunn_lightning.cli.configs import find_comparison, read_config
 from projunn_lightning.constraint import declared
-from projunn_lightning.errors import ProjUNNError
+from projunn_lightning.errors import ConfigError
 from projunn_lightning.functional import unitarity_error
 from projunn_lightning.nn import ElmanRNN
 
 SOLVED = 0.1
-"""The share of the baseline's loss below which a task counts as solved."""
+"""A task counts as solved when the loss is below this share of the baseline's loss."""
 
-COLUMNS = (
-    "cell",
-    "parameters",
-    "test loss",
-    "% of baseline",
-    "solved at step",
-    "steps",
-    "ms a step",
-    "unitarity error",
-)
+COLUMNS = ("rnn", "parameters", "test loss", "% of baseline", "solved at step", "steps", "ms a step", "unitarity error")
+
+
+def run(arguments: list[str]) -> None:
+    """Run ``projunn compare``; its ``--help`` describes the arguments.
+
+    Raises:
+        ConfigError: if the folder does not hold the task or a recurrent layer that is asked for, or if an earlier run
+            in the output folder had other settings.
+    """
+    parser = argparse.ArgumentParser(
+        prog="projunn compare",
+        description="Train each recurrent layer of a folder on the folder's task, and print a table of them. A layer "
+        "that is done is not trained again, and one that was interrupted goes on from its last checkpoint.",
+        epilog="All other options are passed to `projunn fit`, such as --trainer.max_epochs 2.",
+    )
+    add_arguments(parser)
+    options, fit = parser.parse_known_args(arguments)
+    folder = find_comparison(options.folder)
+    found = sorted(path.stem for path in folder.glob("*.yaml") if path.stem != "task")
+    if not (folder / "task.yaml").is_file() or not found:
+        raise ConfigError(
+            f"{folder} must hold task.yaml and one YAML per recurrent layer, found {', '.join(found) or 'none'}"
+        )
+    rnns = found if options.rnns is None else options.rnns.split(",")
+    if unknown := [rnn for rnn in rnns if rnn not in found]:
+        raise ConfigError(f"{folder} has no {', '.join(unknown)}, expected some of {', '.join(found)}")
+    for name in ("task", *rnns):  # a mistake in any of them is found before the first layer trains
+        read_config(folder / f"{name}.yaml")
+    output = options.output or Path("comparisons") / folder.name
+    write_table([result_of(rnn, folder, output, fit) for rnn in rnns], output)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``projunn compare`` to a parser."""
+    parser.add_argument(
+        "folder", help="folder with task.yaml and one YAML per recurrent layer: copying_200, adding_200 or your own"
+    )
+    parser.add_argument("--rnns", help="comma-separated recurrent layers to run (default: all)")
+    parser.add_argument(
+        "--output", type=Path, help="folder for logs, checkpoints and the table (default: comparisons/TASK)"
+    )
 
 
 class Progress(Callback):
-    """Remembers the first validation that found the task solved, and how long training steps take.
+    """Remembers the first validation that found the task solved, and the seconds that training steps take.
 
     Args:
-        settings: of the run; they are written to the file as training begins, not for a run that is refused.
-        file: where to.
+        settings: settings of the run. They are written to ``file`` when training starts, so that a run that is refused
+            leaves none.
+        file: path of ``settings.json``.
     """
 
     def __init__(self, settings: dict[str, Any], file: Path) -> None:
@@ -58,8 +90,8 @@ class Progress(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]  # set by a connector
-        if not hasattr(data, "baseline_loss"):
-            raise ProjUNNError(f"a comparison needs data with a baseline_loss, which {type(data).__name__} has not")
+        if getattr(data, "baseline_loss", None) is None:
+            raise ConfigError(f"a comparison needs data with a baseline_loss, and {type(data).__name__} has none")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
@@ -88,54 +120,19 @@ class Progress(Callback):
         self.seconds = state_dict["seconds"]
 
 
-def compare(arguments: list[str]) -> None:
-    """The command line of ``projunn compare``; see its ``--help``.
-
-    Raises:
-        ValueError: if the folder holds no such task or cells, or an earlier run in the output had other settings.
-    """
-    parser = argparse.ArgumentParser(
-        prog="projunn compare",
-        description="Train each cell of a folder on its task and print a table of them. Cells that are done are not "
-        "run again, and one that was interrupted goes on from its last checkpoint.",
-        epilog="All other options go to `projunn fit`, such as --trainer.max_epochs 2.",
-    )
-    add_arguments(parser)
-    options, fit = parser.parse_known_args(arguments)
-    options.folder = find_comparison(options.folder)
-    found = sorted(path.stem for path in options.folder.glob("*.yaml") if path.stem != "task")
-    if not (options.folder / "task.yaml").is_file() or not found:
-        raise ProjUNNError(f"{options.folder} must hold task.yaml and a YAML of each cell, found {found or 'none'}")
-    cells = found if options.cells is None else options.cells.split(",")
-    if unknown := [cell for cell in cells if cell not in found]:
-        raise ProjUNNError(f"{options.folder} has no cell {', '.join(unknown)}, expected some of {', '.join(found)}")
-    for name in ("task", *cells):  # all before the first of them trains
-        check_config(options.folder / f"{name}.yaml")
-    output = options.output or Path("comparisons") / options.folder.name
-    results = [result_of(cell, options.folder, output, fit) for cell in cells]
-    write_table(results, output)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``projunn compare`` to a parser."""
-    parser.add_argument("folder", help="of task.yaml and a YAML of each cell: copying_200, adding_200 or your own")
-    parser.add_argument("--cells", help="which of them, separated by commas (all)")
-    parser.add_argument("--output", type=Path, help="folder of logs, checkpoints and the table (comparisons/TASK)")
-
-
-def result_of(cell: str, folder: Path, output: Path, fit: list[str]) -> dict[str, Any]:
-    """The row of a cell: of an earlier run where there is one, otherwise trained now."""
-    configs = [folder / "task.yaml", folder / f"{cell}.yaml"]
-    settings = {"configs": [yaml.safe_load(path.read_text()) for path in configs], "fit": fit}  # not their comments
-    home = output / cell
+def result_of(rnn: str, folder: Path, output: Path, fit: list[str]) -> dict[str, Any]:
+    """The row of a recurrent layer in the table: the result of an earlier run if there is one, or else of a run now."""
+    configs = [folder / "task.yaml", folder / f"{rnn}.yaml"]
+    settings = {"configs": [read_config(path) for path in configs], "fit": fit}  # without the comments of the files
+    home = output / rnn
     begun, done, last = home / "settings.json", home / "result.json", home / "checkpoints" / "last.ckpt"
     if begun.exists() and _read(begun) != settings:
-        raise ProjUNNError(f"{home} was begun with other settings; remove it, or pass another --output")
+        raise ConfigError(f"{home} was begun with other settings; remove it, or pass another --output")
     if done.exists():
         return _read(done)
-    Console().print(f"{cell}: {'goes on from ' + str(last) if last.exists() else 'begins'}", style="bold")
-    result = _trained(cell, configs, output, fit, last if last.exists() else None, Progress(settings, begun))
-    partial = done.with_suffix(".partial")
+    Console().print(f"{rnn}: {f'goes on from {last}' if last.exists() else 'begins'}", style="bold")
+    result = _train(rnn, configs, output, fit, last if last.exists() else None, Progress(settings, begun))
+    partial = done.with_suffix(".partial")  # an interruption here leaves no half of a result
     partial.write_text(json.dumps(result))
     partial.rename(done)
     return result
@@ -145,16 +142,14 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text()))
     except ValueError as error:
-        raise ProjUNNError(f"{path} cannot be read ({error}); remove {path.parent} to begin anew") from error
+        raise ConfigError(f"{path} cannot be read ({error}); remove {path.parent} to begin anew") from error
 
 
-def _trained(
-    cell: str, configs: list[Path], output: Path, fit: list[str], checkpoint: Path | None, progress: Progress
+def _train(
+    rnn: str, configs: list[Path], output: Path, fit: list[str], checkpoint: Path | None, progress: Progress
 ) -> dict[str, Any]:
-    from projunn_lightning.cli.app import run_cli  # the command imports this module
-
     arguments = ["fit", *(word for path in configs for word in ("--config", str(path)))]
-    logger = {"save_dir": str(output), "name": "", "version": cell, "default_hp_metric": "false"}
+    logger = {"save_dir": str(output), "name": "", "version": rnn, "default_hp_metric": "false"}
     arguments += ["--trainer.logger", "TensorBoardLogger"]
     arguments += [word for name, value in logger.items() for word in (f"--trainer.logger.{name}", value)]
     arguments += fit + (["--ckpt_path", str(checkpoint)] if checkpoint else [])
@@ -166,12 +161,23 @@ def _trained(
     if cli.trainer.interrupted:
         raise KeyboardInterrupt
     if "test/loss" not in cli.trainer.callback_metrics or not progress.seconds:
-        raise ProjUNNError(
-            f"{cell} took no training step or logged no test/loss, and cannot be compared: see its options"
+        raise ConfigError(
+            f"{rnn} took no training step or logged no test/loss, and cannot be compared; look at its options"
         )
+    result = _result(rnn, cli, progress)
+    if isinstance(cli.trainer.logger, TensorBoardLogger):
+        metrics = {name: value for name, value in result.items() if isinstance(value, (int, float))}
+        options = {name: value for name, value in cli.model.hparams.items() if not name.startswith("_")}
+        options |= {"rnn": rnn, "learning_rate": cli.trainer.optimizers[0].param_groups[0]["lr"]}
+        cli.trainer.logger.log_hyperparams(options, metrics)
+        cli.trainer.logger.save()
+    return result
+
+
+def _result(rnn: str, cli: ProjUNNCLI, progress: Progress) -> dict[str, Any]:
     loss, baseline = float(cli.trainer.callback_metrics["test/loss"]), cli.datamodule.baseline_loss
-    result = dict.fromkeys(COLUMNS) | {
-        "cell": cell,
+    return {
+        "rnn": rnn,
         "parameters": degrees_of_freedom(cli.model),
         "test loss": loss,
         "% of baseline": 100 * loss / baseline,
@@ -180,17 +186,12 @@ def _trained(
         "ms a step": 1e3 * statistics.median(progress.seconds),
         "unitarity error": _unitarity_error(cli.model),
     }
-    if isinstance(cli.trainer.logger, TensorBoardLogger):
-        metrics = {name: value for name, value in result.items() if isinstance(value, (int, float))}
-        options = {name: value for name, value in cli.model.hparams.items() if not name.startswith("_")}
-        options |= {"cell": cell, "learning_rate": cli.trainer.optimizers[0].param_groups[0]["lr"]}
-        cli.trainer.logger.log_hyperparams(options, metrics)
-        cli.trainer.logger.save()
-    return result
 
 
 def degrees_of_freedom(model: LightningModule) -> int:
-    """Real numbers that a model is free to choose: of a unitary matrix, the dimension of its Stiefel manifold.
+    """The number of real numbers that a model is free to choose.
+
+    A unitary matrix counts with the dimension of its Stiefel manifold.
 
     >>> from projunn_lightning import SequenceModel
     >>> [degrees_of_freedom(SequenceModel(1, 1, 8, rnn=rnn, task="regression")) for rnn in ("projunn", "exprnn")]
@@ -200,13 +201,12 @@ def degrees_of_freedom(model: LightningModule) -> int:
     total = 0
     for name, parameter in model.named_parameters():
         real = 2 if parameter.is_complex() else 1
-        free = real * parameter.numel()
-        if name in constrained or name.endswith("parametrizations.weight.original"):  # torch's own
+        total += real * parameter.numel()
+        if name in constrained or name.endswith("parametrizations.weight.original"):  # torch's own parametrization
             matrices = constrained[name].matrices(parameter) if name in constrained else parameter
             n, p = matrices.shape[-2:]
-            each = min(n, p) ** 2 if real == 2 else min(n, p) * (min(n, p) + 1) // 2  # conditions of W^H W = I
-            free -= each * (parameter.numel() // (n * p))
-        total += free
+            conditions = min(n, p) ** 2 if real == 2 else min(n, p) * (min(n, p) + 1) // 2  # W^H W = I
+            total -= conditions * (parameter.numel() // (n * p))
     return total
 
 
@@ -219,11 +219,11 @@ def _unitarity_error(model: LightningModule) -> float | None:
 
 
 def write_table(results: list[dict[str, Any]], output: Path) -> None:
-    """Print the rows and write them to ``table.csv``."""
+    """Print the rows, and write them to ``table.csv`` in the output folder."""
     table = Table(box=box.SIMPLE, padding=(0, 0, 0, 1))
     for column in COLUMNS:
-        cells = [_shown(result[column]) for result in results]
-        table.add_column(column, min_width=max(map(len, column.split() + cells)))  # whole words in 80 characters
+        values = [_shown(result[column]) for result in results]
+        table.add_column(column, min_width=max(map(len, column.split() + values)))  # whole words in 80 characters
     for result in results:
         table.add_row(*(_shown(result[column]) for column in COLUMNS))
     Console().print(table)

@@ -1,4 +1,7 @@
-"""The configs that come with the package, by name: ``copying`` is ``configs/copying.yaml``."""
+"""``projunn configs``, and the config files of the package: find them by name, list them, read them.
+
+The config ``copying`` is the file ``configs/copying.yaml``.
+"""
 
 from __future__ import annotations
 
@@ -8,83 +11,29 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+import yaml
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 from rich.console import Console
 from rich.table import Table
 
-from projunn_lightning.errors import ProjUNNError
+from projunn_lightning.errors import ConfigError
 
 _HERE = Path(__file__).parents[1]
 CONFIGS = next((path for path in (_HERE / "configs", _HERE.parent / "configs") if path.is_dir()), _HERE / "configs")
-"""In an installed package beside its modules, in a clone one folder above."""
+"""The folder of the package's configs. An installed package holds it; in a clone it stands beside the package."""
 
 
-def find_config(value: str) -> str:
-    """The path of the file that ``--config`` names: one of the working folder, or else one of the package's.
-
-    The ending ``.yaml`` may be left out. What is no name at all, as a config itself, comes back as it is.
-
-    Raises:
-        ValueError: if there is no such file, with near misses.
-    """
-    for path in (value, f"{value}.yaml"):
-        if os.path.isfile(path):  # of anything at all; pathlib's raises on what is too long for a name
-            return path
-    configs = {name: path for folder in ("", "*", "compare/*") for name, path in named(folder).items()}
-    name = value.removeprefix("configs/").removesuffix(".yaml")
-    if name in configs:
-        return str(configs[name])
-    if re.fullmatch(r"[\w.~/\\-]+", value):
-        raise ProjUNNError(
-            f"there is no config {value}, neither a file nor one of the package's; {_near(name, configs)}"
-        )
-    return value
-
-
-def find_comparison(value: str) -> Path:
-    """The folder that ``projunn compare`` names: one of the working folder, or else one of the package's.
-
-    Raises:
-        ValueError: if there is no such folder, with near misses.
-    """
-    if os.path.isdir(value):
-        return Path(value)
-    name = value.rstrip("/").removeprefix("configs/").removeprefix("compare/")
-    comparisons = [path.parent.name for path in named("compare/*").values() if path.stem == "task"]
-    if name not in comparisons:
-        raise ProjUNNError(f"there is no folder {value}, nor a comparison of that name; {_near(name, comparisons)}")
-    return CONFIGS / "compare" / name
-
-
-def _near(name: str, names: Iterable[str]) -> str:
-    """What may have been meant, by the whole name or its last part."""
-    last = name.rpartition("/")[2]
-    near = [each for each in names if difflib.get_close_matches(last, [each, each.rpartition("/")[2]], cutoff=0.6)]
-    near.sort(key=lambda each: -difflib.SequenceMatcher(None, name, each).ratio())
-    return f"near misses: {', '.join(near[:3]) or 'none'}; `projunn configs` lists them"
-
-
-def named(folder: str) -> dict[str, Path]:
-    """Configs of the folders that match a pattern, by name: path in ``configs/`` without ``.yaml``."""
-    paths = sorted(CONFIGS.glob(f"{folder}/*.yaml" if folder else "*.yaml"))
-    return {path.relative_to(CONFIGS).with_suffix("").as_posix(): path for path in paths}
-
-
-def description(path: Path) -> str:
-    """What a config is: the first line of its header."""
-    with path.open(encoding="utf-8") as file:
-        return file.readline().removeprefix("#").strip()
-
-
-def list_configs(arguments: list[str]) -> None:
-    """The command line of ``projunn configs``."""
+def run(arguments: list[str]) -> None:
+    """Run ``projunn configs``."""
     argparse.ArgumentParser(
         prog="projunn configs", description="List the configs that come with the package, each with what it is."
     ).parse_args(arguments)
     comparisons = {path.parent.name: path for path in named("compare/*").values() if path.stem == "task"}
     _show("Train one: projunn fit --config copying", named(""))
     _show("On top of one: projunn fit --config copying --config strategies/ddp", named("*"))
-    _show("Several cells on one task: projunn compare copying_200", comparisons)
+    _show("Several recurrent layers on one task: projunn compare copying_200", comparisons)
     print(f"The files, with their options and results: {CONFIGS}")
 
 
@@ -97,3 +46,102 @@ def _show(title: str, configs: dict[str, Path]) -> None:
     print(title)
     Console(highlight=False, markup=False).print(table)
     print()
+
+
+def named(folder: str) -> dict[str, Path]:
+    """The configs in the folders that match a pattern, by name: the path in ``configs/`` without ``.yaml``."""
+    paths = sorted(CONFIGS.glob(f"{folder}/*.yaml" if folder else "*.yaml"))
+    return {path.relative_to(CONFIGS).with_suffix("").as_posix(): path for path in paths}
+
+
+def description(path: Path) -> str:
+    """The first line of the header of a config file, which says what the config is."""
+    with path.open(encoding="utf-8") as file:
+        return file.readline().removeprefix("#").strip()
+
+
+def find_config(value: str) -> str:
+    """Find the file that ``--config`` names, in the working folder or else among the package's configs.
+
+    The ending ``.yaml`` may be left out. A value that cannot be a name, such as YAML text, is returned as it is.
+
+    Raises:
+        ConfigError: if there is no such file; the message lists near misses.
+    """
+    for path in (value, f"{value}.yaml"):
+        if os.path.isfile(path):  # unlike Path.is_file, it accepts a text that is too long for a name
+            return path
+    configs = {name: path for folder in ("", "*", "compare/*") for name, path in named(folder).items()}
+    name = value.removeprefix("configs/").removesuffix(".yaml")
+    if name in configs:
+        return str(configs[name])
+    if re.fullmatch(r"[\w.~/\\-]+", value):
+        raise ConfigError(
+            f"there is no config {value}, neither a file nor one of the package's; {_near(name, configs)}"
+        )
+    return value
+
+
+def find_comparison(value: str) -> Path:
+    """Find the folder that ``projunn compare`` names, in the working folder or else among the package's comparisons.
+
+    Raises:
+        ConfigError: if there is no such folder; the message lists near misses.
+    """
+    if os.path.isdir(value):
+        return Path(value)
+    name = value.rstrip("/").removeprefix("configs/").removeprefix("compare/")
+    comparisons = [path.parent.name for path in named("compare/*").values() if path.stem == "task"]
+    if name not in comparisons:
+        raise ConfigError(f"there is no folder {value}, nor a comparison of that name; {_near(name, comparisons)}")
+    return CONFIGS / "compare" / name
+
+
+def _near(name: str, names: Iterable[str]) -> str:
+    """The end of a message: up to three names that resemble ``name``, as a whole or in their last part."""
+    last = name.rpartition("/")[2]
+    near = [each for each in names if difflib.get_close_matches(last, [each, each.rpartition("/")[2]], cutoff=0.6)]
+    near.sort(key=lambda each: -difflib.SequenceMatcher(None, name, each).ratio())
+    return f"near misses: {', '.join(near[:3]) or 'none'}; `projunn configs` lists them"
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Read a config file.
+
+    Raises:
+        ConfigError: if the file cannot be read, is no mapping, or has a key twice; the message names the file.
+    """
+    try:
+        config = yaml.load(Path(path).read_text(encoding="utf-8"), _UniqueKeyLoader)
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: text that is not UTF-8, a 13th month
+        raise ConfigError(f"config {path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(config, dict):
+        raise ConfigError(
+            f"config {path} must be a mapping, such as 'trainer: {{max_epochs: 5}}', found {config!r:.50}"
+        )
+    return config
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Refuses a mapping that has a key twice. YAML would take the last of the two and not say so."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in lines and name != "<<":
+                raise yaml.YAMLError(f"line {line}: the key {name} stands in line {lines[name]} already")
+            lines[name] = line
+        return super().construct_mapping(node, deep)
+
+
+class ConfigFile(ActionConfigFile):
+    """The action of ``--config``. It takes the names of the package's configs and checks the file."""
+
+    @staticmethod
+    def apply_config(parser: Any, cfg: Any, dest: str, value: Any) -> None:
+        if isinstance(value, str):
+            value = find_config(value)
+            if os.path.isfile(value):
+                read_config(value)
+        ActionConfigFile.apply_config(parser, cfg, dest, value)

@@ -1,46 +1,39 @@
-"""What ``projunn --help`` and the help of its commands say."""
+"""The texts that ``projunn --help`` and the help of LightningCLI's subcommands show."""
 
 from __future__ import annotations
 
 from argparse import RawDescriptionHelpFormatter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch.cli import LightningArgumentParser
 
-COMMANDS = {
-    "fit": "Train a model, then test it.",
-    "validate": "Evaluate a model on the validation data.",
-    "test": "Evaluate a model on the test data, beside the task's baseline.",
-    "predict": "Compute a model's predictions.",
-    "compare": "Train several cells on one task, side by side.",
-    "configs": "List the configs that come with the package.",
-}
+from projunn_lightning._compat import show_last
 
 _PROJUNN = """\
 Train networks whose weights stay orthogonal or unitary, by projUNN.
 
-  projunn configs                what there is to run
-  projunn fit --config copying   runs it: a unitary RNN, in about two minutes
+  projunn configs                lists the configs that can be run
+  projunn fit --config copying   runs one: a unitary RNN, in about two minutes
   projunn fit --help             options of the model, the data and the method"""
 
-_CLASSES = """\
-{what}
+_SUBCOMMAND = """\
+{summary}
 
-A config sets the options, those after it change them:
+A config sets the options, and the options after it change them:
 
   projunn configs
-  projunn {command} --config copying
-  projunn {command} --config copying --trainer.accelerator cpu --projunn.rank 4
-  projunn {command} --config copying --print_config
+  projunn {name} --config copying
+  projunn {name} --config copying --trainer.accelerator cpu --projunn.rank 4
+  projunn {name} --config copying --print_config
 
-The last prints every option with its value, as YAML. Those of a class are shown
-by its name:
+The last command prints every option with its value, as YAML. The options of a
+class are shown by its name:
 
-  projunn {command} --model.help SequenceModel
-  projunn {command} --data.help CopyingMemory
-  projunn {command} --optimizer.help torch.optim.RMSprop"""
+  projunn {name} --model.help SequenceModel
+  projunn {name} --data.help CopyingMemory
+  projunn {name} --optimizer.help torch.optim.RMSprop"""
 
 _GROUPS = {
     "model": "model, the network",
@@ -48,28 +41,33 @@ _GROUPS = {
     "projunn": "projunn, the method",
     "optimizer": "optimizer",
     "lr_scheduler": "lr_scheduler",
-    "trainer": "trainer: length, devices, logging and all else of Lightning's Trainer",
+    "trainer": "trainer: length, devices, logging and all other options of Lightning's Trainer",
 }
 
 
 class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Leaves the lines of a description as they are."""
+    """Leaves the line breaks of a description as they are."""
 
 
 def arrange(parser: LightningArgumentParser) -> None:
-    """Give the groups of options titles that fit a line, and show the longest last."""
+    """Give the groups of options titles that fit a line, and show the longest group last."""
     groups = parser.groups or {}
     for name, group in groups.items():
         group.title = _GROUPS.get(name, "checkpoint and other arguments")
-    parser._action_groups = sorted(parser._action_groups, key=lambda group: group is groups["trainer"])
+    show_last(parser, groups["trainer"])
 
 
-def parser_options(commands: Iterable[str]) -> dict[str, Any]:
-    """``parser_kwargs`` of the LightningCLI, for the command and for each of its subcommands."""
+def parser_options(names: Iterable[str], summaries: Mapping[str, str]) -> dict[str, Any]:
+    """The ``parser_kwargs`` of the LightningCLI: options of its parser, and of the parser of each subcommand.
+
+    Args:
+        names: the subcommands of the LightningCLI.
+        summaries: the first line of the help of each subcommand.
+    """
     options: dict[str, Any] = {"prog": "projunn", "description": _PROJUNN, "formatter_class": HelpFormatter}
-    for command in commands:
-        options[command] = {
-            "usage": f"projunn {command} [--config CONFIG] ... [--OPTION VALUE] ...",
-            "description": _CLASSES.format(command=command, what=COMMANDS[command]),
+    for name in names:
+        options[name] = {
+            "usage": f"projunn {name} [--config CONFIG] ... [--OPTION VALUE] ...",
+            "description": _SUBCOMMAND.format(name=name, summary=summaries.get(name, "")),
         }
     return options

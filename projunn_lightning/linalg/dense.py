@@ -46,9 +46,9 @@ class Dense(Matrices):
         return type(self)(self.tensor.unsqueeze(0))
 
     def matmul(self, x: Tensor) -> Tensor:
-        # A product with a large matrix is fast where it reads the matrix in the order of its memory. For a transposed W,
-        # or for few columns, BLAS takes up to five times as long as for the same product transposed. A conjugate that
-        # torch has not computed yet is not computed for W either, but for the thin X.
+        # A product with a large matrix is fast where it reads the matrix in the order of its memory. For a transposed
+        # W, or for few columns, BLAS takes up to five times as long as for the same product transposed. A conjugate
+        # that torch has not computed yet is not computed for W either, but for the thin X.
         w = self.tensor
         if w.numel() <= _SMALL:
             return w @ x

@@ -1,7 +1,6 @@
 import csv
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,11 +8,11 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from projunn_lightning import SequenceModel
-from projunn_lightning.cli import main
 from projunn_lightning.cli.compare import COLUMNS, Progress, degrees_of_freedom
 from projunn_lightning.nn import RNNS
+from tests.support.commands import ROOT, ended, refused, run
 
-FOLDERS = sorted(path for path in (Path(__file__).parents[2] / "configs" / "compare").iterdir())
+FOLDERS = sorted((ROOT / "configs" / "compare").iterdir())
 TASK = """
 seed_everything: 3
 model: {class_path: SequenceModel, init_args: {input_size: 6, output_size: 5, hidden_size: 8, ignore_index: 4}}
@@ -25,30 +24,19 @@ trainer: {accelerator: cpu, max_epochs: 2, log_every_n_steps: 1}
 pytestmark = pytest.mark.filterwarnings("ignore:no parameter is declared orthogonal:UserWarning")
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", sys.argv)
-    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+@pytest.fixture
+def folder(tmp_path):
     folder = tmp_path / "task"
     folder.mkdir()
     (folder / "task.yaml").write_text(TASK)
-    for cell in ("projunn", "gru", "exprnn"):
-        (folder / f"{cell}.yaml").write_text(f"model: {{init_args: {{rnn: {cell}}}}}")
+    for rnn in ("projunn", "gru", "exprnn"):
+        (folder / f"{rnn}.yaml").write_text(f"model: {{init_args: {{rnn: {rnn}}}}}")
     return folder
-
-
-def compare(capsys, *args):
-    sys.argv = ["projunn", "compare", *map(str, args)]
-    main()
-    return capsys.readouterr().out
-
-
-def refused(capsys, *args):
-    with pytest.raises(SystemExit) as stop:
-        compare(capsys, *args)
-    assert stop.value.code == 2
-    return capsys.readouterr().err
 
 
 def rows(output="comparisons/task"):
@@ -57,54 +45,51 @@ def rows(output="comparisons/task"):
 
 
 class TestCompare:
-    def test_ends_with_a_table_of_all_cells(self, capsys, folder):
-        out = compare(capsys, folder)
+    def test_ends_with_a_table_of_all_recurrent_layers(self, folder):
+        out = run("compare", folder)
         for word in ("exprnn", "gru", "projunn", "test loss", "unitarity error", "tensorboard --logdir"):
             assert word in out
         table = rows()
-        assert [row["cell"] for row in table] == ["exprnn", "gru", "projunn"]
+        assert [row["rnn"] for row in table] == ["exprnn", "gru", "projunn"]
         assert tuple(table[0]) == COLUMNS
         for row in table:
             assert float(row["% of baseline"]) == pytest.approx(100 * float(row["test loss"]) / 0.39608, rel=1e-3)
             assert row["steps"] == "8"
             assert float(row["ms a step"]) > 0
-            assert (row["unitarity error"] == "") == (row["cell"] == "gru")
+            assert (row["unitarity error"] == "") == (row["rnn"] == "gru")
             assert row["unitarity error"] == "" or float(row["unitarity error"]) < 1e-6
 
-    def test_runs_the_cells_asked_for_with_the_options_given(self, capsys, folder):
-        compare(capsys, folder, "--cells", "projunn,gru", "--output", "elsewhere", "--trainer.max_epochs", 1)
-        assert [(row["cell"], row["steps"]) for row in rows("elsewhere")] == [("projunn", "4"), ("gru", "4")]
-
-    def test_tensorboard_overlays_the_cells_and_has_their_hyperparameters(self, capsys, folder):
-        compare(capsys, folder, "--cells", "projunn,gru")
-        for cell in ("projunn", "gru"):
-            accumulator = EventAccumulator(f"comparisons/task/{cell}")
+    def test_trains_the_recurrent_layers_asked_for_with_the_options_given(self, folder):
+        run("compare", folder, "--rnns", "projunn,gru", "--output", "elsewhere", "--trainer.max_epochs", 1)
+        assert [(row["rnn"], row["steps"]) for row in rows("elsewhere")] == [("projunn", "4"), ("gru", "4")]
+        for rnn in ("projunn", "gru"):  # TensorBoard overlays the curves, and has the hyperparameters
+            accumulator = EventAccumulator(f"elsewhere/{rnn}")
             accumulator.Reload()
             assert {"train/loss", "val/loss", "test/loss", "% of baseline"} <= set(accumulator.Tags()["scalars"])
             plugins = accumulator.summary_metadata
             assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= set(plugins)
 
-    def test_counts_as_solved_what_is_below_a_tenth_of_the_baseline(self, capsys, folder, monkeypatch):
+    def test_a_task_is_solved_at_the_first_validation_below_a_tenth_of_the_baseline(self, folder, monkeypatch):
         monkeypatch.setattr("projunn_lightning.cli.compare.SOLVED", 100.0)
-        compare(capsys, folder, "--cells", "projunn")
-        assert rows()[0]["solved at step"] == "4"  # the first validation
+        run("compare", folder, "--rnns", "projunn")
+        assert rows()[0]["solved at step"] == "4"
 
 
 class TestResumes:
-    def test_cells_that_are_done_are_not_run_again(self, capsys, folder):
-        compare(capsys, folder, "--cells", "gru")
+    def test_a_recurrent_layer_that_is_done_is_not_trained_again(self, folder):
+        run("compare", folder, "--rnns", "gru")
         first = rows()
         (folder / "gru.yaml").write_text("# a comment\n" + (folder / "gru.yaml").read_text())
         times = Path("comparisons/task/gru/result.json").stat().st_mtime_ns
-        out = compare(capsys, folder, "--cells", "gru,projunn")
+        out = run("compare", folder, "--rnns", "gru,projunn")
         assert "gru: begins" not in out
         assert "projunn: begins" in out
         assert rows()[0] == first[0]
         assert Path("comparisons/task/gru/result.json").stat().st_mtime_ns == times
 
-    @pytest.mark.parametrize("cell", ["gru", "projunn"])
-    def test_an_interrupted_cell_goes_on_to_the_result_of_an_unbroken_run(self, capsys, folder, monkeypatch, cell):
-        compare(capsys, folder, "--cells", cell)
+    @pytest.mark.parametrize("rnn", [pytest.param("gru", marks=pytest.mark.slow), "projunn"])
+    def test_an_interrupted_run_goes_on_to_the_result_of_an_unbroken_run(self, folder, monkeypatch, rnn):
+        run("compare", folder, "--rnns", rnn)
         (unbroken,) = rows()
         shutil.rmtree("comparisons")
 
@@ -118,29 +103,51 @@ class TestResumes:
         with monkeypatch.context() as patch:
             patch.setattr(Progress, "on_train_batch_start", cut)
             with pytest.raises(PowerCutError):
-                compare(capsys, folder, "--cells", cell)
-        assert not Path(f"comparisons/task/{cell}/result.json").exists()
-        out = compare(capsys, folder, "--cells", cell)
-        assert f"{cell}: goes on from" in out
+                ended("compare", folder, "--rnns", rnn)
+        assert not Path(f"comparisons/task/{rnn}/result.json").exists()
+        out = run("compare", folder, "--rnns", rnn)
+        assert f"{rnn}: goes on from" in out
         (resumed,) = rows()
         assert resumed["steps"] == "8"
         assert resumed["test loss"] == unbroken["test loss"]
 
-    def test_refuses_to_mix_settings(self, capsys, folder):
-        compare(capsys, folder, "--cells", "gru")
-        err = refused(capsys, folder, "--cells", "gru", "--trainer.max_epochs", 1)
-        assert "comparisons/task/gru was begun with other settings; remove it, or pass another --output" in err
+    def test_refuses_to_mix_settings(self, folder):
+        run("compare", folder, "--rnns", "gru")
+        message = refused("compare", folder, "--rnns", "gru", "--trainer.max_epochs", 1)
+        assert "comparisons/task/gru was begun with other settings; remove it, or pass another --output" in message
         assert json.loads(Path("comparisons/task/gru/result.json").read_text())["steps"] == 8
 
 
 class TestRefuses:
-    def test_a_folder_without_a_task(self, capsys, folder):
+    def test_a_folder_without_a_task(self, folder):
         (folder / "task.yaml").unlink()
-        assert "must hold task.yaml and a YAML of each cell" in refused(capsys, folder)
+        message = refused("compare", folder)
+        assert "must hold task.yaml and one YAML per recurrent layer, found exprnn, gru, projunn" in message
 
-    def test_cells_that_the_folder_does_not_have(self, capsys, folder):
-        err = refused(capsys, folder, "--cells", "gru,ltsm")
-        assert "has no cell ltsm, expected some of exprnn, gru, projunn" in err
+    def test_a_recurrent_layer_that_the_folder_does_not_have(self, folder):
+        message = refused("compare", folder, "--rnns", "gru,ltsm")
+        assert "has no ltsm, expected some of exprnn, gru, projunn" in message
+
+    def test_a_mistake_in_a_config_before_the_first_layer_trains(self, folder):
+        (folder / "projunn.yaml").write_text("- a list")
+        assert "projunn.yaml must be a mapping" in refused("compare", folder)
+        assert not Path("comparisons").exists()
+
+    def test_data_without_a_baseline(self, folder, monkeypatch):
+        monkeypatch.delattr("projunn_lightning.CopyingMemory.baseline_loss")
+        message = refused("compare", folder)
+        assert "a comparison needs data with a baseline_loss, and CopyingMemory has none" in message
+
+    def test_a_run_without_a_training_step(self, folder):
+        message = refused("compare", folder, "--rnns", "gru", "--trainer.max_epochs", 0)
+        assert "gru took no training step or logged no test/loss, and cannot be compared" in message
+
+    def test_a_result_that_cannot_be_read(self, folder):
+        Path("comparisons/task/gru").mkdir(parents=True)
+        Path("comparisons/task/gru/settings.json").write_text("{")
+        message = refused("compare", folder, "--rnns", "gru")
+        assert "gru/settings.json cannot be read" in message
+        assert "remove comparisons/task/gru to begin anew" in message
 
 
 @pytest.mark.parametrize(
@@ -158,34 +165,32 @@ class TestRefuses:
     ids=str,
 )
 def test_degrees_of_freedom(options, expected):
-    """Recurrent matrix, input, bias, read-out; of a unitary matrix N (N - 1) / 2 or N^2."""
+    """The recurrent matrix, the input, the bias and the read-out; a unitary matrix counts N (N - 1) / 2 or N^2."""
     assert degrees_of_freedom(SequenceModel(1, 1, 8, task="regression", **options)) == expected
 
 
 class TestConfigs:
     @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
-    def test_every_cell_is_there_and_has_about_as_many_degrees_of_freedom_unless_the_header_says_so(self, folder):
+    def test_every_layer_is_there_and_has_about_as_many_degrees_of_freedom_unless_the_header_says_so(self, folder):
         files = {path.stem: yaml.safe_load(path.read_text()) for path in folder.glob("*.yaml")}
         task = files.pop("task")["model"]["init_args"]
         assert set(files) == set(RNNS)
         sizes = {}
-        for cell, config in files.items():
-            assert config["model"]["init_args"]["rnn"] == cell
-            sizes[cell] = degrees_of_freedom(SequenceModel(**task | config["model"]["init_args"]))
-        for cell, size in sizes.items():
-            few = folder.name == "adding_200" and cell in ("urnn", "eunn_fft")
-            assert (0.4 if few else 0.85) < size / sizes["projunn"] < 1.16, cell
+        for rnn, config in files.items():
+            assert config["model"]["init_args"]["rnn"] == rnn
+            sizes[rnn] = degrees_of_freedom(SequenceModel(**task | config["model"]["init_args"]))
+        for rnn, size in sizes.items():
+            few = folder.name == "adding_200" and rnn in ("urnn", "eunn_fft")
+            assert (0.4 if few else 0.85) < size / sizes["projunn"] < 1.16, rnn
 
     @pytest.mark.parametrize(
         "folder",
         [pytest.param(path, marks=pytest.mark.slow if path.name == "adding_200" else ()) for path in FOLDERS],
         ids=lambda path: path.name,
     )
-    def test_every_cell_starts(self, capsys, tmp_path, monkeypatch, folder):
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", sys.argv)
+    def test_every_layer_starts(self, folder):
         name = "delay" if "copying" in folder.name else "length"
         small = {name: 5, "train_size": 4, "val_size": 2, "test_size": 2, "batch_size": 2}
         options = [word for key, value in small.items() for word in (f"--data.{key}", value)]
-        compare(capsys, folder, "--trainer.max_epochs", 1, "--trainer.log_every_n_steps", 1, *options)
+        run("compare", folder, "--trainer.max_epochs", 1, "--trainer.log_every_n_steps", 1, *options)
         assert len(rows(f"comparisons/{folder.name}")) == len(RNNS)

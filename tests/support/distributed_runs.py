@@ -30,7 +30,7 @@ from projunn_lightning import (
     orthogonal,
 )
 from projunn_lightning.callbacks import RNGState
-from projunn_lightning.cli import main
+from projunn_lightning.cli.main import main
 from projunn_lightning.functional import unitarity_error
 from projunn_lightning.linalg import generator_for
 

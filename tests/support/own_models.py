@@ -76,13 +76,12 @@ class Attending(nn.Module):
 
 
 class Failing(Own):
-    def __init__(self) -> None:
-        raise ValueError("of the user's own making")
+    """Cannot be made."""
 
+    error: type[Exception] = ValueError
 
-class FailingWithCause(Own):
     def __init__(self) -> None:
-        raise ValueError("of the user's own making, with a cause") from KeyError()
+        raise self.error("of the user's own making")
 
 
 class BuildsLater(Own):
@@ -97,7 +96,7 @@ class BuildsLater(Own):
 
 
 class TakesThree(Own):
-    """Mistakes in the user's own code that our layers and Python refuse."""
+    """Has a layer for three features, which refuses the two of the adding problem."""
 
     def __init__(self) -> None:
         super().__init__(UnitaryRNN(3, 8))

@@ -1,0 +1,43 @@
+"""The border at which an error of another library means that an object cannot be made of a config."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LightningCLI, instantiate_class
+
+from projunn_lightning.errors import ConfigError, ProjUNNError
+
+
+@contextmanager
+def making(name: str) -> Iterator[None]:
+    """Turn an error that means "not of these settings" into a ConfigError, while an object of the config is made.
+
+    The types are those by which torch, Lightning and Python refuse settings. The error may be a bug all the same, and
+    the message says how to see the traceback.
+    """
+    try:
+        yield
+    except ProjUNNError:
+        raise
+    except (TypeError, ValueError, RuntimeError, ImportError, MisconfigurationException) as error:
+        message = " ".join(str(error).split())
+        raise ConfigError(f"{name}: {type(error).__name__}: {message} (PROJUNN_TRACEBACK=1 shows where)") from error
+
+
+def make_optimizers(model: LightningModule, *, optimizer: Any, lr_scheduler: Any) -> Any:
+    """Make the optimizer and the scheduler of a config for the parameters that a model has now."""
+    with making(_class_name(optimizer)):
+        made = instantiate_class(model.parameters(), optimizer)
+    if not lr_scheduler:
+        return LightningCLI.configure_optimizers(model, made)
+    with making(_class_name(lr_scheduler)):
+        return LightningCLI.configure_optimizers(model, made, instantiate_class(made, lr_scheduler))
+
+
+def _class_name(configured: Any) -> str:
+    return str(configured["class_path"].rpartition(".")[2])
