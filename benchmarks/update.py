@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 from benchmarks import textbook
 from benchmarks.race import Contestants, Race, milliseconds, race
 from projunn_lightning import Projector
-from projunn_lightning.functional import RETRACTIONS, SAMPLERS
+from projunn_lightning.functional import RETRACTIONS, SAMPLERS, Update
 from projunn_lightning.functional.init import haar_
 from projunn_lightning.linalg import matrices_of
 
@@ -29,14 +29,19 @@ def matrices(size: int, device: str) -> tuple[Tensor, Tensor]:
     return weight, 1e-3 / size**0.5 * torch.randn(size, size, generator=generator, device=device)
 
 
-def ours(weight: Tensor, update: Tensor, rank: int = 1, retraction: str = "exponential") -> Callable[[], object]:
+def ours(
+    weight: Tensor, update: Tensor, rank: int = 1, retraction: str = "exponential", sampler: str = "lsi"
+) -> Callable[[], object]:
     """The sampling and the retraction in a Projector's step. The copy and the difference are not included."""
     generator = Generator(weight.device).manual_seed(0)
     w, d = matrices_of(weight[None]), matrices_of(update[None])  # as in a group with one weight
+    update_of, basis = Update(d, w), None
 
     def step() -> None:
-        a, b = SAMPLERS["lsi"].sample(d, rank, [generator], None)
-        w.add_product(*RETRACTIONS[retraction].change(w, a, b), out=w)
+        nonlocal basis
+        direction, basis = SAMPLERS[sampler].sample(update_of, rank, [generator], basis)
+        change = direction.change(RETRACTIONS[retraction], update_of, 1.0)
+        w.add_product(change.left, change.right, out=w)
 
     return step
 
@@ -85,6 +90,7 @@ def updates(device: str, size: int = 2048) -> list[Race]:
     contestants = {"W.add_": bare(*matrices(size, device))}
     for retraction in ("exponential", "polar", "cayley"):
         contestants[f"projUNN, {retraction}"] = ours(*matrices(size, device), retraction=retraction)
+    contestants["projUNN, exponential, tangent"] = ours(*matrices(size, device), sampler="tangent")
     for retraction in ("exponential", "polar"):
         contestants[f"textbook, {retraction}"] = by_the_book(*matrices(size, device), 1, retraction)
     slow = race(
@@ -116,7 +122,7 @@ def bookkeeping(device: str, count: int = 1000, size: int = 16) -> Race:
     optimizers = [torch.optim.SGD(each.parameters(), lr=1e-3) for each in (plain, module)]
     for parameter in (*plain.parameters(), *module.parameters()):
         parameter.grad = torch.randn_like(parameter)
-    projector = Projector(module, "*.weight").attach(optimizers[1])
+    projector = Projector(module, "*.weight", sampler="lsi").attach(optimizers[1])
     (group,) = projector.groups
     generators = [Generator(device).manual_seed(i) for i in range(count)]
 
@@ -124,8 +130,10 @@ def bookkeeping(device: str, count: int = 1000, size: int = 16) -> Race:
     def tensor_work() -> None:
         group.snapshots.take()
         w, d = group.snapshots.subtract()
-        a, b = SAMPLERS["lsi"].sample(d, 1, generators, None)
-        w.add_product(*RETRACTIONS["exponential"].change(w, a, b), out=d)
+        update = Update(d, w)
+        direction, _ = SAMPLERS["lsi"].sample(update, 1, generators, None)
+        change = direction.change(RETRACTIONS["exponential"], update, 1.0)
+        w.add_product(change.left, change.right, out=d)
         group.snapshots.store()
 
     contestants = {"SGD": optimizers[0].step, "SGD and Projector": optimizers[1].step, "its tensor work": tensor_work}

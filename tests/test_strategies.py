@@ -86,7 +86,9 @@ class TestShardedModels:
             assert torch.allclose(one, whole, rtol=0, atol=1e-5)
 
     def test_the_models_here_have_no_tensor_parallel_layers(self, world):
-        with pytest.raises(RuntimeError, match="SequenceModel is sharded by FSDP2 alone: set the strategy's data_para"):
+        with pytest.raises(
+            RuntimeError, match="SequenceModel can be sharded by FSDP2 only: set the strategy's data_para"
+        ):
             world(fitted, 8, devices=2, strategy=ModelParallelStrategy(1, 2))
 
     def test_modules_of_two_dtypes_are_refused(self, world):

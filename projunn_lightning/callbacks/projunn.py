@@ -68,7 +68,7 @@ class ProjUNN(Callback):
     @property
     def state_key(self) -> str:
         """The key of this callback's state in checkpoints; several callbacks differ by their patterns."""
-        return f"ProjUNN{self.parameters}"
+        return f"{type(self).__qualname__}{self.parameters}"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
