@@ -200,7 +200,7 @@ PROBLEMS = {
         },
         "relative distance",
     ),
-    "adding 50": Problem(adding(50, 64), 1500, RNN_RATES, "share of the baseline's error"),
+    "adding 50": Problem(adding(50, 64), 4000, RNN_RATES, "share of the baseline's error"),
     "adding 200": Problem(adding(200, 128), 6000, RNN_RATES, "share of the baseline's error"),
     "copying 50": Problem(copying(50, 64), 800, RNN_RATES, "share of the baseline's loss"),
     "copying 200": Problem(copying(200, 128), 1500, RNN_RATES, "share of the baseline's loss"),

@@ -90,7 +90,8 @@ class Group:
         if self._residual is not None:
             d.add_(self._residual, alpha=settings.feedback)
         update = Update(d, w, skew=settings.coordinates == "skew")
-        generators = self._seeded()
+        # A sampler with a warm basis draws nothing.
+        generators = self._generators if sampler.basis_rows and self._basis is not None else self._seeded()
         basis = self._warm_basis(update, sampler, generators)
         direction, next_basis = sampler.sample(update, int(settings.rank), generators, basis)
         if on_update is not None:
