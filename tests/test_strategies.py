@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
 from projunn_lightning import ConstraintError, ProjUNN
-from projunn_lightning.functional import unitarity_error
+from projunn_lightning.functional import SAMPLERS, unitarity_error
 from tests.support import distributed_runs, sharded_fits
 from tests.support.distributed_runs import QUIET, fitted, small
 from tests.support.world import World
@@ -24,7 +24,7 @@ def distance(first, second):
 
 
 class TestDDP:
-    @pytest.mark.parametrize("sampler", ["lsi", "column", "svd", "subspace"])
+    @pytest.mark.parametrize("sampler", SAMPLERS)
     def test_ranks_have_the_same_bits_and_are_one_process_with_the_whole_batch(self, world, sampler):
         first, second = world(fitted, 8, sampler=sampler, **DDP)
         assert all(torch.equal(first[name], second[name]) for name in first)

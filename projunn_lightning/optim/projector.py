@@ -43,6 +43,8 @@ class Projector:
     An update with a NaN or an infinity leaves the weight as it was and is counted in :attr:`skipped_updates`. The
     optimizer's own state (momentum, averages) has taken the NaN in, however, and may keep its next updates so.
 
+    It is a context manager, too: ``with Projector(model).attach(optimizer):`` detaches it at the end of the block.
+
     Args:
         module: the module whose parameters are constrained: those declared by
             :func:`~projunn_lightning.orthogonal`, and those that ``parameters`` chooses.
@@ -226,6 +228,13 @@ class Projector:
         for attachment in self._attachments:
             attachment.detach()
         self._attachments = []
+
+    def __enter__(self) -> Self:
+        """Return the projector, which :meth:`detach` is called for at the end of the ``with`` block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.detach()
 
     def is_attached_to(self, *optimizers: Optimizer) -> bool:
         """Whether the projector hooks exactly these optimizers."""

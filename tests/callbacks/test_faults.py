@@ -19,6 +19,7 @@ from torch import nn
 import projunn_lightning.optim.projector
 import projunn_lightning.optim.step
 from projunn_lightning import ConstraintError, Projector, ProjUNN
+from projunn_lightning.functional import SAMPLERS
 from tests.support.fits import Net, error, loader, steps, trainer
 
 PATTERNS = ["first.weight", "second.weight"]  # of one shape, and so updated together
@@ -41,7 +42,7 @@ class Poison(Callback):
 
 
 class TestGradientsThatAreNotFinite:
-    @pytest.mark.parametrize("sampler", ["lsi", "column", "subspace", "svd"])
+    @pytest.mark.parametrize("sampler", SAMPLERS)
     def test_at_random_steps_lose_no_other_step_and_no_other_weight(self, sampler):
         choices = [None, None, float("nan"), float("inf"), float("-inf")]
         plan = [random.choices(choices, k=2) for _ in range(30)]

@@ -8,6 +8,7 @@ import pytest
 
 from projunn_lightning.cli.app import ProjUNNCLI
 from projunn_lightning.cli.main import COMMANDS
+from projunn_lightning.functional import RETRACTIONS
 from tests.support.commands import ROOT, run
 
 
@@ -61,7 +62,7 @@ def test_bash_completes_commands_options_and_values():
         ("''", set(COMMANDS)),
         ("c", {"compare", "configs"}),
         ("fit --projunn.re", {"--projunn.retraction"}),
-        ("fit --projunn.retraction ''", {"exponential", "polar", "cayley"}),
+        ("fit --projunn.retraction ''", set(RETRACTIONS)),
         ("fit --model.rnn e", {"eunn", "eunn_fft", "exprnn"}),
         ("compare --r", {"--rnns"}),
     ]:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from projunn_lightning import Projector, orthogonal
-from projunn_lightning.functional import SAMPLERS, init, rank_k, rotate, sample_tangent, unitarity_error
+from projunn_lightning.functional import RETRACTIONS, SAMPLERS, init, rank_k, rotate, sample_tangent, unitarity_error
 
 SHAPES = [(6, 6), (8, 5), (5, 8)]
 
@@ -61,7 +61,7 @@ def test_the_tangent_sampler_with_feedback_is_the_formula_of_the_method(shape, d
         torch.testing.assert_close(residual(projector), e, atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("retraction", ["exponential", "polar", "cayley"])
+@pytest.mark.parametrize("retraction", RETRACTIONS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_with_the_paper_s_samplers_what_is_applied_to_first_order_is_left_out(shape, retraction):
     model, (gradient,) = layer(shape), gradients(shape, torch.float64, 1)

@@ -7,7 +7,7 @@ from torch import nn
 
 from projunn_lightning import ConstraintError, Projector, ProjUNNError, orthogonal
 from projunn_lightning.constraint import declared
-from projunn_lightning.functional import SAMPLERS, init, rank_k
+from projunn_lightning.functional import SAMPLERS, init, rank_k, unitarity_error
 from projunn_lightning.optim.step import CHECK_EVERY
 from tests.support.oracles import ORACLES
 
@@ -377,6 +377,16 @@ class TestAttach:
         optimizers[0].step()
         assert worst(projector) > 1e-3
         projector.detach()
+
+    def test_as_a_context_manager_it_detaches_at_the_end(self):
+        model = nn.Linear(4, 4)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        with Projector(model, "weight").attach(optimizer) as projector:
+            assert projector.is_attached_to(optimizer)
+        assert not projector.is_attached_to(optimizer)
+        model.weight.grad = torch.ones(4, 4)
+        optimizer.step()
+        assert unitarity_error(model.weight.detach()) > 1e-3
 
     def test_twice_is_refused(self):
         model = nn.Linear(4, 4)
