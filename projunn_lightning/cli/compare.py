@@ -29,6 +29,13 @@ SOLVED = 0.1
 """A task counts as solved when the loss is below this share of the baseline's loss."""
 
 COLUMNS = ("rnn", "parameters", "test loss", "% of baseline", "solved at step", "steps", "ms a step", "unitarity error")
+"""The columns of the table of one seed."""
+
+SUMMARY = ("rnn", "test loss", "deviation", "% of baseline", "solved", "seconds to solve", "ms a step", COLUMNS[-1])
+"""The columns of the table of several seeds."""
+
+RUN = (*COLUMNS, "seconds to solve", "seed")
+"""The columns of ``table.csv``, which has a row for each run."""
 
 
 def run(arguments: list[str]) -> None:
@@ -58,7 +65,19 @@ def run(arguments: list[str]) -> None:
     for name in ("task", *rnns):  # a mistake in any of them is found before the first layer trains
         read_config(folder / f"{name}.yaml")
     output = options.output or Path("comparisons") / folder.name
-    write_table([result_of(rnn, folder, output, fit) for rnn in rnns], output)
+    results = {rnn: _results(rnn, options.seeds, folder, output, fit) for rnn in rnns}
+    write_table(results, output)
+
+
+def _results(rnn: str, seeds: int, folder: Path, output: Path, fit: list[str]) -> list[dict[str, Any]]:
+    """The results of one layer for each seed; one seed is that of the task's config."""
+    if seeds == 1:
+        return [result_of(rnn, folder, output, fit) | {"seed": None}]
+    return [
+        result_of(rnn, folder, output, [*fit, "--seed_everything", str(seed)], Path(rnn, f"seed_{seed}"))
+        | {"seed": seed}
+        for seed in range(seeds)
+    ]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,9 +86,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "folder", help="folder with task.yaml and one YAML per recurrent layer: copying_200, adding_200 or your own"
     )
     parser.add_argument("--rnns", help="comma-separated recurrent layers to run (default: all)")
+    parser.add_argument("--seeds", type=_positive, default=1, help="number of seeds for each layer (default: 1)")
     parser.add_argument(
         "--output", type=Path, help="folder for logs, checkpoints and the table (default: comparisons/TASK)"
     )
+
+
+def _positive(text: str) -> int:
+    """A number of seeds; argparse turns the error into its own line."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, found {text}")
+    return int(text)
 
 
 class Progress(Callback):
@@ -120,18 +147,27 @@ class Progress(Callback):
         self.seconds = state_dict["seconds"]
 
 
-def result_of(rnn: str, folder: Path, output: Path, fit: list[str]) -> dict[str, Any]:
-    """The row of a recurrent layer in the table: the result of an earlier run if there is one, or else of a run now."""
+def result_of(rnn: str, folder: Path, output: Path, fit: list[str], place: Path | None = None) -> dict[str, Any]:
+    """The result of a recurrent layer: of an earlier run if there is one, or else of a run now.
+
+    Args:
+        rnn: the name of the layer.
+        folder: the folder of the task's and the layer's config.
+        output: the folder of all logs and results.
+        fit: further arguments of ``projunn fit``.
+        place: the folder of this run in the output folder; the layer's name if None.
+    """
+    place = place or Path(rnn)
     configs = [folder / "task.yaml", folder / f"{rnn}.yaml"]
     settings = {"configs": [read_config(path) for path in configs], "fit": fit}  # without the comments of the files
-    home = output / rnn
+    home = output / place
     begun, done, last = home / "settings.json", home / "result.json", home / "checkpoints" / "last.ckpt"
     if begun.exists() and _read(begun) != settings:
         raise ConfigError(f"{home} was begun with other settings; remove it, or pass another --output")
     if done.exists():
         return _read(done)
-    Console().print(f"{rnn}: {f'goes on from {last}' if last.exists() else 'begins'}", style="bold")
-    result = _train(rnn, configs, output, fit, last if last.exists() else None, Progress(settings, begun))
+    Console().print(f"{place}: {f'goes on from {last}' if last.exists() else 'begins'}", style="bold")
+    result = _train(place, configs, output, fit, last if last.exists() else None, Progress(settings, begun))
     partial = done.with_suffix(".partial")  # an interruption here leaves no half of a result
     partial.write_text(json.dumps(result))
     partial.rename(done)
@@ -146,10 +182,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _train(
-    rnn: str, configs: list[Path], output: Path, fit: list[str], checkpoint: Path | None, progress: Progress
+    place: Path, configs: list[Path], output: Path, fit: list[str], checkpoint: Path | None, progress: Progress
 ) -> dict[str, Any]:
     arguments = ["fit", *(word for path in configs for word in ("--config", str(path)))]
-    logger = {"save_dir": str(output), "name": "", "version": rnn, "default_hp_metric": "false"}
+    logger = {"save_dir": str(output), "name": "", "version": str(place), "default_hp_metric": "false"}
     arguments += ["--trainer.logger", "TensorBoardLogger"]
     arguments += [word for name, value in logger.items() for word in (f"--trainer.logger.{name}", value)]
     arguments += fit + (["--ckpt_path", str(checkpoint)] if checkpoint else [])
@@ -162,8 +198,9 @@ def _train(
         raise KeyboardInterrupt
     if "test/loss" not in cli.trainer.callback_metrics or not progress.seconds:
         raise ConfigError(
-            f"{rnn} took no training step or logged no test/loss, and cannot be compared; look at its options"
+            f"{place} took no training step or logged no test/loss, and cannot be compared; look at its options"
         )
+    rnn = place.parts[0]
     result = _result(rnn, cli, progress)
     if isinstance(cli.trainer.logger, TensorBoardLogger):
         metrics = {name: value for name, value in result.items() if isinstance(value, (int, float))}
@@ -185,6 +222,7 @@ def _result(rnn: str, cli: ProjUNNCLI, progress: Progress) -> dict[str, Any]:
         "steps": cli.trainer.global_step,
         "ms a step": 1e3 * statistics.median(progress.seconds),
         "unitarity error": _unitarity_error(cli.model),
+        "seconds to solve": None if progress.solved_at is None else sum(progress.seconds[: progress.solved_at]),
     }
 
 
@@ -218,20 +256,40 @@ def _unitarity_error(model: LightningModule) -> float | None:
     return max(float(unitarity_error(rnn.recurrent_weight(layer).detach())) for layer in range(rnn.num_layers))
 
 
-def write_table(results: list[dict[str, Any]], output: Path) -> None:
-    """Print the rows, and write them to ``table.csv`` in the output folder."""
+def write_table(results: dict[str, list[dict[str, Any]]], output: Path) -> None:
+    """Print a row for each layer, and write a row for each run to ``table.csv`` in the output folder."""
+    several = any(len(runs) > 1 for runs in results.values())
+    columns = SUMMARY if several else COLUMNS
+    rows = [_summary(runs) if several else runs[0] for runs in results.values()]
     table = Table(box=box.SIMPLE, padding=(0, 0, 0, 1))
-    for column in COLUMNS:
-        values = [_shown(result[column]) for result in results]
+    for column in columns:
+        values = [_shown(row[column]) for row in rows]
         table.add_column(column, min_width=max(map(len, column.split() + values)))  # whole words in 80 characters
-    for result in results:
-        table.add_row(*(_shown(result[column]) for column in COLUMNS))
+    for row in rows:
+        table.add_row(*(_shown(row[column]) for column in columns))
     Console().print(table)
     with (output / "table.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, RUN)
         writer.writeheader()
-        writer.writerows(results)
+        writer.writerows(run for runs in results.values() for run in runs)
     Console().print(f"{output / 'table.csv'}; curves: tensorboard --logdir {output}", highlight=False)
+
+
+def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The mean of the losses over seeds, their standard deviation, and medians of the rest."""
+    losses = [run["test loss"] for run in runs]
+    solved = [run["seconds to solve"] for run in runs if run["seconds to solve"] is not None]
+    errors = [run["unitarity error"] for run in runs if run["unitarity error"] is not None]
+    return {
+        "rnn": runs[0]["rnn"],
+        "test loss": statistics.mean(losses),
+        "deviation": statistics.stdev(losses),
+        "% of baseline": statistics.mean(run["% of baseline"] for run in runs),
+        "solved": f"{len(solved)} of {len(runs)}",
+        "seconds to solve": statistics.median(solved) if solved else None,
+        "ms a step": statistics.median(run["ms a step"] for run in runs),
+        "unitarity error": max(errors, default=None),
+    }
 
 
 def _shown(value: Any) -> str:

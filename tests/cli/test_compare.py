@@ -8,7 +8,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from projunn_lightning import SequenceModel
-from projunn_lightning.cli.compare import COLUMNS, Progress, degrees_of_freedom
+from projunn_lightning.cli.compare import RUN, Progress, degrees_of_freedom
 from projunn_lightning.nn import RNNS
 from tests.support.commands import ROOT, ended, refused, run
 
@@ -51,7 +51,7 @@ class TestCompare:
             assert word in out
         table = rows()
         assert [row["rnn"] for row in table] == ["exprnn", "gru", "projunn"]
-        assert tuple(table[0]) == COLUMNS
+        assert tuple(table[0]) == RUN
         for row in table:
             assert float(row["% of baseline"]) == pytest.approx(100 * float(row["test loss"]) / 0.39608, rel=1e-3)
             assert row["steps"] == "8"
@@ -68,6 +68,19 @@ class TestCompare:
             assert {"train/loss", "val/loss", "test/loss", "% of baseline"} <= set(accumulator.Tags()["scalars"])
             plugins = accumulator.summary_metadata
             assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= set(plugins)
+
+    def test_several_seeds_end_in_a_row_of_means_for_each_layer_and_a_row_of_the_file_for_each_run(self, folder):
+        out = run("compare", folder, "--rnns", "projunn,gru", "--seeds", 2)
+        for word in ("deviation", "seconds to solve", "0 of 2"):
+            assert word in out
+        table = rows()
+        assert [(row["rnn"], row["seed"]) for row in table] == [(r, s) for r in ("projunn", "gru") for s in "01"]
+        assert table[0]["test loss"] != table[1]["test loss"]
+        assert Path("comparisons/task/gru/seed_1/result.json").is_file()
+        assert "begins" not in run("compare", folder, "--rnns", "projunn,gru", "--seeds", 2)
+
+    def test_a_number_of_seeds_below_one_is_refused(self, folder):
+        assert "argument --seeds: must be 1 or more, found 0" in refused("compare", folder, "--seeds", 0)
 
     def test_a_task_is_solved_at_the_first_validation_below_a_tenth_of_the_baseline(self, folder, monkeypatch):
         monkeypatch.setattr("projunn_lightning.cli.compare.SOLVED", 100.0)
