@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks import layers, report, textbook, update
+from benchmarks import layers, manifold, report, study, textbook, update
 from benchmarks.race import Race, race
 from projunn_lightning.functional import projunn_t, rank_k
 from tests.support.oracles import ORACLES, random_update, random_weight
@@ -62,3 +62,31 @@ def test_the_slope_is_the_exponent():
 def test_writes_what_it_measured(tmp_path):
     report.write([Race("title", {"a": [1.0, 3.0, 2.0]}, "a")], tmp_path / "race.csv")
     assert (tmp_path / "race.csv").read_text().splitlines()[1] == "title,a,1.0,2.0,3.0,a,1.0"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_races_on_manifolds_end_at_the_optimum():
+    torch.manual_seed(0)
+    starts = manifold.contestants()
+    for problem in (manifold.pca(12, 8), manifold.procrustes(8)):
+        for name in ("tangent, k = 1", "whole update"):
+            row = manifold.run(problem, starts[name], 0.3, seconds=10.0)
+            assert row["gap"] < 1e-3
+            assert row["error"] < 1e-5
+
+
+def test_the_study_runs_what_is_missing_and_draws_medians(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(study.PROBLEMS, "rotation 6", study.Problem(study.rotation(6), 5, {"sgd": (0.1, 0.5)}, "error"))
+    output = tmp_path / "study.csv"
+    call = ["study", "rotation 6", "--contestants", "tangent 1", "full", "--seeds", "2", "--output", str(output)]
+    monkeypatch.setattr("sys.argv", call)
+    study.main()
+    rows = study.read(output)
+    assert len(rows) == 2 * 2 * 2
+    study.main()
+    assert study.read(output) == rows
+    monkeypatch.setattr("sys.argv", [*call, "--draw", str(tmp_path / "study.png")])
+    study.main()
+    assert "rotation 6" in capsys.readouterr().out
+    assert (tmp_path / "study.png").stat().st_size > 1000
+    assert study.best_rates(output)["rotation", "sgd", "full"] == 0.5
