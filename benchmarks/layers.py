@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +17,11 @@ from projunn_lightning.functional.recurrence import written_out
 from projunn_lightning.nn import OrthogonalConv2d, UnitaryRNN
 
 
-def training_step(module: nn.Module, input: Tensor, *, constrained: bool = False) -> Callable[[], object]:
+def training_step(module: nn.Module, input: Tensor, settings: dict[str, Any] | None = None) -> Callable[[], object]:
+    """A training step, with the settings of the method where the module's weights are constrained."""
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
-    if constrained:
-        Projector(module).attach(optimizer)
+    if settings is not None:
+        Projector(module, **settings).attach(optimizer)
     direction = gradient(module(input), input)
 
     def step() -> None:
@@ -52,8 +54,12 @@ def linear(device: str, size: int = 2048, batch: int = 64) -> list[Race]:
 
     contestants: Contestants = {
         "plain": training_step(layer(), input),
-        "projUNN": training_step(orthogonal(layer(), init="haar"), input, constrained=True),
     }
+    for sampler in ("lsi", "tangent"):
+        for feedback in (0.0, 0.5):
+            settings = {"sampler": sampler, "feedback": feedback}
+            name = f"projUNN, {sampler}{', feedback' if feedback else ''}"
+            contestants[name] = training_step(orthogonal(layer(), init="haar"), input, settings)
     slow = {"plain": training_step(layer(), input)}
     slow |= {f"parametrizations.orthogonal, {name}": parametrized(name) for name in ("cayley", "matrix_exp")}
     if find_spec("geotorch"):
@@ -133,7 +139,7 @@ def convolution(device: str, channels: int = 128, size: int = 16, batch: int = 3
     ours = OrthogonalConv2d(channels, channels, size, bias=False, device=device)
     contestants = {
         "plain 3 x 3": training_step(plain, input),
-        "OrthogonalConv2d": training_step(ours, input, constrained=True),
+        "OrthogonalConv2d": training_step(ours, input, {}),
         "textbook": textbook_step(TextbookConvolution(channels, size, device), input),
     }
     title = f"training step of a convolution, C = {channels}, {size} x {size}, B = {batch}, SGD"
