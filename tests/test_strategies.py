@@ -31,6 +31,16 @@ class TestDDP:
         assert unitarity_error(first["rnn.weight_hh_l0"]) < 1e-6
         assert distance(first, fitted(16, sampler=sampler)) < 1e-5
 
+    @pytest.mark.parametrize(
+        "settings",
+        [{"coordinates": "skew", "sampler": "tangent", "feedback": 0.5}, {"rank": "full", "coordinates": "skew"}],
+        ids=["skew", "skew, full"],
+    )
+    def test_in_skew_coordinates_too(self, world, settings):
+        first, second = world(fitted, 8, settings=settings, **DDP)
+        assert all(torch.equal(first[name], second[name]) for name in first)
+        assert distance(first, fitted(16, settings=settings)) < 1e-5
+
     @pytest.mark.parametrize("by_datamodule", [True, False])
     def test_gives_each_rank_its_own_samples(self, world, by_datamodule):
         first, second = world(distributed_runs.samples_seen, by_datamodule)

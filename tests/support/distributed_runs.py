@@ -48,13 +48,14 @@ def fitted(
     *,
     steps: int = 200,
     sampler: str = "lsi",
+    settings: dict[str, Any] | None = None,
     ckpt_path: Path | None = None,
     ckpt_to: Path | None = None,
     **options: Any,
 ) -> dict[str, Tensor]:
     """The weights of a small network after some steps, from a checkpoint on and to another where given."""
     model, data = small(batch_size)
-    method = ProjUNN(rank=2, sampler=sampler)
+    method = ProjUNN(**{"rank": 2, "sampler": sampler, **(settings or {})})
     trainer = Trainer(accelerator="cpu", max_steps=steps, callbacks=method, **{"devices": 1, **QUIET, **options})
     trainer.fit(model, data, ckpt_path=ckpt_path, weights_only=True)
     assert trainer.global_step == steps
