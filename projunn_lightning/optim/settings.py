@@ -17,11 +17,10 @@ class ProjUNNSettings:
     Args:
         rank: k, the rank at which an update is taken, from 1 to the smaller side of each weight; or ``"full"``, the
             whole update by dense algebra in O(N^3), where that is affordable.
-        retraction: the way back to the manifold: ``"exponential"`` (projUNN-T), ``"polar"`` (projUNN-D) or
-            ``"cayley"``, see :func:`projunn_lightning.functional.retract`.
-        sampler: how the rank-k part of an update is found: ``"tangent"``, see
-            :func:`projunn_lightning.functional.sample_tangent`; or ``"lsi"``, ``"column"`` (the paper's),
-            ``"subspace"`` or ``"svd"``, see :func:`projunn_lightning.functional.rank_k`.
+        retraction: the way back to the manifold, a name in ``functional.RETRACTIONS``. The paper's are
+            ``"exponential"`` (projUNN-T) and ``"polar"`` (projUNN-D).
+        sampler: how the rank-k part of an update is found, a name in ``functional.SAMPLERS``. The paper's are
+            ``"lsi"`` and ``"column"``; ``"tangent"`` settles where the gradient is normal to the manifold.
         feedback: rho, the share of what rank k left out of the last updates that is added to the next one, from 0 to
             below 1. It keeps a residual as large as the weight, and wants a smaller learning rate: about (1 - rho)
             times the former in problems without noise.
