@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from projunn_lightning.constraint.record import Constraint
 from projunn_lightning.errors import ConstraintError
-from projunn_lightning.linalg import generator_for, reshard
+from projunn_lightning.linalg import full_precision, generator_for, reshard
 
 FLAT_REMEDY = (
     "FSDP1 and DeepSpeed flatten parameters; shard by FSDP2 instead: strategy=ModelParallelStrategy(), with "
@@ -71,6 +71,7 @@ def refuse_flat(module: nn.Module) -> None:
 
 
 @torch.no_grad()
+@full_precision()
 def unitarity_errors(
     module: nn.Module, constraints: dict[str, Constraint], *, quick: bool = False
 ) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from projunn_lightning.constraint.check import check
 from projunn_lightning.constraint.declare import ModuleT, orthogonal
 from projunn_lightning.constraint.record import Constraint
 from projunn_lightning.errors import ConstraintError
+from projunn_lightning.linalg import full_precision
 
 # By name, as geotorch and geoopt need not be installed. Subclasses count: geotorch's Stiefel is an SO.
 _ORTHOGONAL = {
@@ -22,6 +23,7 @@ _ORTHOGONAL = {
 _TOLERANCE = 1e-4  # what rounding leaves of a large matrix_exp in float32; geotorch's own
 
 
+@full_precision()
 def from_parametrized(module: ModuleT) -> ModuleT:
     """Make plain constrained parameters of weights that other libraries keep orthogonal, with the same values.
 

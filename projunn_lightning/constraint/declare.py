@@ -11,6 +11,7 @@ from projunn_lightning.constraint.check import check, check_finite
 from projunn_lightning.constraint.record import Constraint, remember
 from projunn_lightning.errors import ConstraintError, one_of
 from projunn_lightning.functional.init import INITS
+from projunn_lightning.linalg import full_precision
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -61,6 +62,7 @@ def orthogonal(module: ModuleT, name: str = "weight", *, init: Init = "polar", c
 
 
 @torch.no_grad()
+@full_precision()
 def initialise_(name: str, parameter: Tensor, constraint: Constraint, init: Init = "polar") -> None:
     """Fill a parameter's matrices in place.
 

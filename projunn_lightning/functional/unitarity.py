@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Generator, Tensor
 
-from projunn_lightning.linalg import matrices_of
+from projunn_lightning.linalg import full_precision, matrices_of
 
 
+@full_precision()
 def unitarity_error(weight: Tensor) -> Tensor:
     """``|W^H W - I|_F / sqrt(p)``: zero on the Stiefel manifold, and independent of the size for a given rounding.
 
@@ -25,6 +26,7 @@ def unitarity_error(weight: Tensor) -> Tensor:
     return matrices_of(weight).unitarity_error()
 
 
+@full_precision()
 def estimate_unitarity_error(weight: Tensor, *, generator: Generator | None = None) -> Tensor:
     """An estimate of :func:`unitarity_error` at O(n p), ``|W^H W x - x| / sqrt(p)`` with x normal; unbiased squared.
 

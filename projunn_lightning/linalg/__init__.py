@@ -3,6 +3,7 @@
 from projunn_lightning.linalg.dense import Dense, nearest_unitary, newton_schulz
 from projunn_lightning.linalg.holders import matrices_of
 from projunn_lightning.linalg.matrices import Matrices
+from projunn_lightning.linalg.precision import full_precision
 from projunn_lightning.linalg.random import Generators, draw_, generator_for, seed_for
 from projunn_lightning.linalg.sharded import gathered, reshard, scattered_
 from projunn_lightning.linalg.small import exp_minus_identity, identity, orthonormalise, polar
@@ -13,6 +14,7 @@ __all__ = [
     "Matrices",
     "draw_",
     "exp_minus_identity",
+    "full_precision",
     "gathered",
     "generator_for",
     "identity",

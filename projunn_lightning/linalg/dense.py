@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from projunn_lightning.linalg.matrices import Matrices
+from projunn_lightning.linalg.precision import full_precision
 from projunn_lightning.linalg.small import identity
 
 _SMALL = 1 << 14  # numbers of matrices that a cache holds, whatever their order
@@ -113,6 +114,7 @@ class Dense(Matrices):
         return self.tensor.new_empty(size)
 
 
+@full_precision()
 def nearest_unitary(weight: Tensor) -> Tensor:
     """The nearest matrices with orthonormal columns (rows where wide), in every unitarily invariant norm.
 
@@ -127,6 +129,7 @@ def nearest_unitary(weight: Tensor) -> Tensor:
     return newton_schulz(u @ vh)  # LAPACK's singular vectors are orthonormal to a multiple of the rounding only
 
 
+@full_precision()
 def newton_schulz(weight: Tensor) -> Tensor:
     """One Newton-Schulz step towards :func:`nearest_unitary`: ``W (3 I - W^H W) / 2``, two matrix products.
 

@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from projunn_lightning._compat import hooked_steps
 from projunn_lightning.constraint import Constraint
-from projunn_lightning.linalg import reshard
+from projunn_lightning.linalg import full_precision, reshard
 from projunn_lightning.optim.settings import ProjUNNSettings
 from projunn_lightning.optim.step import Group, OnUpdate, Pair, grouped
 
@@ -124,7 +124,7 @@ class Attachment:
             return
         groups = self._open  # there are none where the optimizer was attached inside of its step
         try:
-            with torch.autocast(groups[0].device.type if groups else "cpu", enabled=False):
+            with full_precision():
                 for group in groups:
                     group.update(self.owner.on_update)
                 for group in groups:
@@ -163,7 +163,7 @@ def to_skew(constraint: Constraint, parameter: Tensor, gradient: Tensor) -> Tens
     It is linear in G, and so right for the parts of an accumulated gradient, for averages over processes and for a
     scaled loss. Weights are updated in place, so that W is the weight at the time of the backward pass.
     """
-    with torch.autocast(gradient.device.type, enabled=False):
+    with full_precision():
         w, g = constraint.matrices(parameter.detach()).whole(), constraint.matrices(gradient).whole()
         assert w is not None
         assert g is not None

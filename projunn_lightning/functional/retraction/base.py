@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from projunn_lightning.errors import ProjUNNError
-from projunn_lightning.linalg import Matrices, matrices_of
+from projunn_lightning.linalg import Matrices, full_precision, matrices_of
 
 
 class Change(NamedTuple):
@@ -91,6 +91,7 @@ class Retraction:
             return self.of_update(weight, a, b)
         return self.rotate(weight, skew_part(a, weight.matmul(b)))
 
+    @full_precision()
     def __call__(self, weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
         """The new weight; see :func:`~projunn_lightning.functional.retract`."""
         n, p = weight.shape[-2:]

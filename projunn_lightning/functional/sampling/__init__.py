@@ -13,7 +13,7 @@ from projunn_lightning.functional.sampling.lsi import LSI
 from projunn_lightning.functional.sampling.subspace import SUBSPACE
 from projunn_lightning.functional.sampling.svd import SVD
 from projunn_lightning.functional.sampling.tangent import TANGENT
-from projunn_lightning.linalg import Generators, matrices_of
+from projunn_lightning.linalg import Generators, full_precision, matrices_of
 
 __all__ = [
     "SAMPLERS",
@@ -41,6 +41,7 @@ else:
     SamplerName = Literal[tuple(SAMPLERS)]  # the help of the command shows these choices
 
 
+@full_precision()
 def rank_k(
     update: Tensor,
     rank: int,
@@ -88,6 +89,7 @@ def rank_k(
     return direction.a, direction.b
 
 
+@full_precision()
 def sample_tangent(
     weight: Tensor, update: Tensor, rank: int, *, generator: Generators = None, basis: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -130,6 +132,7 @@ def sample_tangent(
     return *turn.rotation, basis
 
 
+@full_precision()
 def rotate(weight: Tensor, q: Tensor, s: Tensor, retraction: RetractionName = "exponential") -> Tensor:
     """Move unitary matrices along ``A W`` with ``A = Q S Q^H``, and back to the manifold.
 
