@@ -71,6 +71,7 @@ class Attachment:
         self._links = links_to(self.owner.module, self.owner.constraints)
         self._parameters = list(parameters_of(self.optimizer))
         self._layouts = self._present_layouts()
+        self._note_versions()
         self._change_coordinates()
 
     def _change_coordinates(self) -> None:
@@ -86,9 +87,13 @@ class Attachment:
             ]
 
     def unchanged(self) -> set[int]:
-        """The ids of the parameters that were held at the last step, with the same layout and dtype."""
+        """The ids of the parameters that were held at the last step, and that nobody has changed since."""
         layouts = zip(self.pairs, self._present_layouts(), self._layouts, strict=True)
-        return {id(parameter) for (_, parameter), now, before in layouts if now == before}
+        return {id(p) for (weight, p), now, before in layouts if now == before and p._version == weight.version}
+
+    def _note_versions(self) -> None:
+        for weight, parameter in self.pairs:
+            weight.version = parameter._version
 
     def _present_layouts(self) -> list[tuple[object, ...]]:
         return [(each.dtype, each.device, each.shape, each.requires_grad) for _, each in self.pairs]
@@ -101,9 +106,11 @@ class Attachment:
 
     @torch.no_grad()
     def _undo(self) -> None:
-        for group in self._open:
-            group.restore()
-        self._open = []
+        if self._open:
+            for group in self._open:
+                group.restore()
+            self._open = []
+            self._note_versions()
 
     @torch.no_grad()
     def _before_step(self, *_: Any) -> None:
@@ -133,6 +140,7 @@ class Attachment:
             self._undo()
             raise
         self._open = []
+        self._note_versions()
         self._refresh()  # a parameter may have joined the optimizer inside of its closure
 
     def _refresh(self) -> None:
@@ -144,9 +152,9 @@ class Attachment:
             self.hold()
 
     def _changed(self) -> bool:
-        """Whether another object, dtype, device, shape or freezing is where it was not at the last step.
+        """Whether another object, dtype, device or shape is there than at the last step, or somebody wrote to a weight.
 
-        It runs twice a step over all weights, and so does not look parameters up by their names.
+        Only changes in place that torch counts are seen, and not those of ``parameter.data``. The method runs twice a step over all weights, and so does not look parameters up by their names.
         """
         now = list(parameters_of(self.optimizer))
         return (
@@ -154,6 +162,7 @@ class Attachment:
             or any(map(operator.is_not, now, self._parameters))
             or any(held.get(key) is not value for held, key, value in self._links)
             or self._present_layouts() != self._layouts
+            or any(parameter._version != weight.version for weight, parameter in self.pairs)
         )
 
 

@@ -311,7 +311,10 @@ class Projector:
         self._weights |= {weight.name: weight for weight, _ in joined}
         # The others are as they were, and to look at them takes as long as many steps.
         same = attachment.unchanged()
-        self._make_unitary([weight for weight, parameter in joined if id(parameter) not in same])
+        changed = [weight for weight, parameter in joined if id(parameter) not in same]
+        for weight in changed:
+            weight.forget()
+        self._make_unitary(changed)
         self._warn_of_weight_decay(optimizer, [weight for weight, _ in joined if weight not in before])
 
     def _among(self, weights: Iterable[ConstrainedWeight], parameters: Iterable[Tensor]) -> list[Pair]:

@@ -25,6 +25,7 @@ class ConstrainedWeight:
         reorthonormalisations: how many times its drift was corrected.
         skipped: how many updates were not finite, a scalar on the weight's device.
         basis: the basis of the last update, for a sampler that keeps one; ``(*, rows, k)``.
+        version: torch's count of the changes in place of the parameter, after the last step of any optimizer.
         residual: E, what rank k has left out of the last updates, a tensor like the parameter; None without feedback.
     """
 
@@ -36,6 +37,7 @@ class ConstrainedWeight:
     skipped: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.long))
     basis: Tensor | None = None
     residual: Tensor | None = None
+    version: int | None = None
 
     def forget(self) -> None:
         """Drop what belongs to the weight's present values: they have been replaced by others."""

@@ -118,6 +118,25 @@ def test_it_survives_a_checkpoint_to_the_bit_and_is_like_the_weight():
     assert torch.equal(residual(projector), residual(unbroken))
 
 
+@pytest.mark.parametrize("values", ["unitary", "any"])
+def test_a_weight_that_is_loaded_in_mid_run_clears_it(values):
+    model, grads = layer((6, 6)), gradients((6, 6), torch.float64, 3)
+    projector = Projector(model, rank=1, sampler="tangent", feedback=0.5)
+    run_on(projector, model, grads)
+    assert residual(projector).norm() > 0
+    loaded = torch.linalg.qr(torch.randn(6, 6, dtype=torch.float64)).Q * (1 if values == "unitary" else 2)
+    model.load_state_dict({"weight": loaded})
+    (attachment,) = projector._attachments
+    model.weight.grad = torch.zeros_like(model.weight)
+    if values == "any":
+        with pytest.warns(UserWarning, match="weight has unitarity error .* moved to the nearest unitary matrix"):
+            attachment.optimizer.step()
+    else:
+        attachment.optimizer.step()
+    assert residual(projector).norm() == 0
+    assert unitarity_error(model.weight.detach()) < 1e-12
+
+
 def test_a_weight_that_is_moved_to_the_nearest_unitary_matrix_clears_it():
     model, grads = layer((6, 6)), gradients((6, 6), torch.float64, 3)
     projector = run(model, grads, rank=1, sampler="tangent", feedback=0.5)

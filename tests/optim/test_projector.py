@@ -380,6 +380,19 @@ class TestAttach:
         assert worst(projector) > 1e-3
         projector.detach()
 
+    def test_a_weight_that_is_loaded_afterwards_is_unitary_after_the_next_step(self):
+        layer = orthogonal(nn.Linear(8, 8, bias=False))
+        optimizers = [torch.optim.SGD(layer.parameters(), lr=0.01) for _ in range(2)]
+        Projector(layer).attach(*optimizers)
+        layer.load_state_dict({"weight": torch.randn(8, 8)})
+        layer.weight.grad = torch.ones(8, 8)
+        with pytest.warns(UserWarning, match="weight has unitarity error .*; it is moved to the nearest unitary"):
+            optimizers[0].step()
+        assert unitarity_error(layer.weight.detach()) < 1e-6
+        for optimizer in (*optimizers, *optimizers):  # the steps of the other one are no change by somebody else
+            optimizer.step()
+        assert unitarity_error(layer.weight.detach()) < 1e-6
+
     def test_as_a_context_manager_it_detaches_at_the_end(self):
         model = nn.Linear(4, 4)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
