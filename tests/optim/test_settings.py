@@ -66,7 +66,7 @@ def test_the_documentation_of_the_settings_names_each_of_them_and_all_choices():
     assert all(f'``"{name}"``' in doc for name in (*RETRACTIONS, *SAMPLERS))
 
 
-def test_a_sampler_and_a_retraction_registered_by_one_entry_each_are_taken():
+def test_a_newly_registered_sampler_and_retraction_are_accepted():
     with registered():
         model = nn.Linear(4, 4)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
