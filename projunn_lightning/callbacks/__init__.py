@@ -1,4 +1,4 @@
-"""Lightning callbacks: the method, and what is seen of it."""
+"""Lightning callbacks: the method, its monitor, a writer of predictions and the state of random numbers."""
 
 from projunn_lightning.callbacks.prediction_writer import PredictionWriter
 from projunn_lightning.callbacks.projunn import ProjUNN

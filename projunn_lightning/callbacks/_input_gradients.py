@@ -1,4 +1,4 @@
-"""How strongly the loss depends on each step of a recurrent layer's input: the picture of vanishing gradients."""
+"""The norm of the loss's gradient at each time step of a recurrent layer, which shows vanishing gradients."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ from projunn_lightning.nn import ElmanRNN
 
 
 def recurrent_layers(module: nn.Module) -> Iterator[tuple[str, nn.RNNBase | ElmanRNN]]:
-    """The recurrent layers of a module, torch's and those of this package, by name."""
+    """The recurrent layers of a module by name: the layers of torch and the layers of this package."""
     for name, layer in module.named_modules():
         if isinstance(layer, nn.RNNBase | ElmanRNN):
             yield name, layer
 
 
 class InputGradients:
-    """Of each recurrent layer, the norm of the loss's gradient with respect to its input, at each time step ``(T,)``.
+    """The norms of the loss's gradient with respect to the input of each recurrent layer.
 
-    It is taken at the input, which every layer has, and not at the state, which fused layers do not give away; the two
-    differ by the input's matrix. Watched are calls between :meth:`watch` and :meth:`stop`; of several, the last.
+    The gradient is measured at the input, because fused layers do not expose their states. The gradients at the input
+    and at the state differ by a factor, the input matrix. The calls of the layers between :meth:`watch` and
+    :meth:`stop` are measured; of several calls of one layer, the last one counts. Packed sequences are left out.
+
+    Attributes:
+        norms: the norm at each time step, ``(T,)``, by the name of the layer.
     """
 
     def __init__(self) -> None:
@@ -43,7 +47,7 @@ class InputGradients:
     def _hook(self, name: str) -> Any:
         def before(layer: nn.RNNBase | ElmanRNN, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
             input = inputs[0]
-            if not isinstance(input, Tensor) or not torch.is_grad_enabled():  # packed sequences are left out
+            if not isinstance(input, Tensor) or not torch.is_grad_enabled():  # packed sequences are not tensors
                 return None
             if not input.requires_grad:
                 input = input.detach().requires_grad_()

@@ -20,38 +20,43 @@ from projunn_lightning.optim import Projector, ProjUNNSettings, as_patterns, che
 class ProjUNN(Callback):
     """Keep weights exactly orthogonal (real) or unitary (complex) while any LightningModule trains.
 
-    After each optimizer step it takes the update of every constrained weight at rank k and applies it as a rotation of
-    the weight, in O(k N^2) (Kiani et al. 2022, arXiv 2203.05483). Constrained are the parameters that modules declare
-    (:func:`~projunn_lightning.orthogonal`, the layers of ``projunn_lightning.nn``) and those that ``parameters``
-    chooses, which start from the nearest unitary matrix. Model, optimizer and checkpoint keys stay as they are.
+    After each optimizer step the callback approximates the update of every constrained weight at rank k and applies
+    the approximation as a rotation of the weight, in O(k N^2) (Kiani et al. 2022, arXiv 2203.05483). The constrained
+    weights are the parameters that modules declare (:func:`~projunn_lightning.orthogonal`, the layers of
+    ``projunn_lightning.nn``) and the parameters that ``parameters`` chooses. The chosen parameters start from the
+    nearest unitary matrix. The model, the optimizer and the keys of checkpoints stay as they are.
 
-    It works on the optimizers' own hooks and so needs no care under gradient accumulation, manual optimization,
-    several optimizers, gradient clipping, closures or a GradScaler that skips steps. A parameter that joins an
-    optimizer later, unfrozen or of a new module, is constrained from that step on. After an exception or a signal the
-    weights are unitary, also in the checkpoint of a ``ModelCheckpoint(save_on_exception=True)``.
+    The callback uses the hooks of the optimizers. It therefore works with gradient accumulation, manual optimization,
+    several optimizers, gradient clipping, closures and a GradScaler that skips steps. A parameter that joins an
+    optimizer later, because it is unfrozen or belongs to a new module, is constrained from that step on. After an
+    exception or a signal the weights are unitary, also in the checkpoint that a
+    ``ModelCheckpoint(save_on_exception=True)`` saves.
 
-    It does not support half-precision parameters (mixed precision is fine) and strategies that flatten parameters. It
-    refuses ``WeightAveraging``, ``EMAWeightAveraging`` and ``StochasticWeightAveraging``, as the mean of unitary
-    matrices is not unitary (remove them, or average a model without constraints), ``ModelPruning`` of constrained
-    weights, and weights that a parametrization computes. ``torch.compile`` is fine: patterns are over the names without
-    its ``_orig_mod.``.
+    The callback refuses parameters in half precision (mixed precision is supported), strategies that flatten
+    parameters, ``ModelPruning`` of constrained weights, and weights that a parametrization computes. It also refuses
+    ``WeightAveraging``, ``EMAWeightAveraging`` and ``StochasticWeightAveraging``, because the mean of unitary matrices
+    is not unitary: remove them, or average a model without constraints. ``torch.compile`` is supported. Patterns match
+    the names of parameters without the ``_orig_mod.`` that it adds.
 
-    Whenever the trainer logs, it logs ``unitarity_error`` (the largest, also on the progress bar; of matrices above
-    512 x 512 an estimate), ``skipped_updates`` and ``reorthonormalisations`` (corrections of rounding drift), both
-    counted since the start of training. A skipped update is one with a NaN or an infinity, which leaves its weight
-    untouched. What the optimizer's own state has taken in of it (momentum, averages) stays there: where the count rises
-    at every step, go back to a checkpoint.
+    Whenever the trainer logs, the callback logs ``unitarity_error``, the largest unitarity error (also on the progress
+    bar; for matrices above 512 x 512 it is an estimate). It also logs ``skipped_updates`` and
+    ``reorthonormalisations`` (corrections of rounding drift), both counted since the start of training. An update that
+    holds a NaN or an infinity is skipped: it leaves its weight untouched. The optimizer's own state (momentum,
+    averages) may keep the NaN. If the count rises at every step, go back to a checkpoint.
+
+    The learning rate of the constrained weights, divided by ``lr_divider``, is logged as ``constrained_lr``. If the
+    weights have several, each one is logged as ``constrained_lr/<weight>``.
 
     Args:
         parameters: glob patterns over ``named_parameters()``, such as ``"encoder.*.weight_hh_l*"``. The stacked
-            weights of ``nn.LSTM``, ``nn.GRU`` and ``nn.MultiheadAttention`` are taken as one matrix a gate or
-            projection.
+            weights of ``nn.LSTM``, ``nn.GRU`` and ``nn.MultiheadAttention`` are constrained as one matrix for each
+            gate or projection.
         settings: the settings of the method, see :class:`~projunn_lightning.optim.ProjUNNSettings`.
 
     Raises:
         ConfigError: if a setting is unknown, of the wrong type or out of range.
-        ConstraintError: at the start of ``fit``, if a pattern matches nothing, or a parameter cannot be constrained or
-            is held by no optimizer. No weight has been touched then.
+        ConstraintError: at the start of ``fit``, if a pattern matches nothing, or if a parameter cannot be constrained
+            or is held by no optimizer. No weight has been changed then.
 
     >>> from lightning.pytorch import Trainer
     >>> trainer = Trainer(callbacks=ProjUNN("encoder.*.weight_hh_l*", rank=1), logger=False)
@@ -63,11 +68,11 @@ class ProjUNN(Callback):
         self.parameters = as_patterns(parameters)
         self.projector: Projector | None = None
         self._restored: dict[str, Any] = {}
-        self.optional = False  # whether a model with nothing to constrain may train as it is; with the command it may
+        self.optional = False  # whether a model with nothing to constrain may train; the command sets it to True
 
     @property
     def state_key(self) -> str:
-        """The key of this callback's state in checkpoints; several callbacks differ by their patterns."""
+        """The key of this callback's state in checkpoints. The patterns tell several callbacks apart."""
         return f"{type(self).__qualname__}{self.parameters}"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -75,12 +80,12 @@ class ProjUNN(Callback):
             self.check(trainer, pl_module)
             self._detach()
             self.projector, self._restored = None, {}
-            # First in line: attached before a LearningRateFinder trains, and after an exception a weight that was
-            # stopped in mid-step is back before another callback saves it.
+            # This callback runs first. It is attached before a LearningRateFinder trains, and after an exception it
+            # restores a weight that was stopped in mid-step before another callback saves the weight.
             trainer.callbacks = [self, *(each for each in trainer_callbacks(trainer) if each is not self)]  # type: ignore[attr-defined]
 
     def check(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse what can be seen to be wrong before training starts; touches nothing.
+        """Refuse a setup that is known to be wrong before training starts. Nothing is changed.
 
         Raises:
             ConstraintError: see the class.
@@ -97,7 +102,7 @@ class ProjUNN(Callback):
                 f"orthogonal; use {str(trainer.precision).replace('true', 'mixed')!r}"
             )
         for callback in trainer_callbacks(trainer):
-            kinds = {kind.__name__ for kind in type(callback).__mro__}  # Lightning 2.5 has no WeightAveraging to import
+            kinds = {kind.__name__ for kind in type(callback).__mro__}  # Lightning 2.5 has no class WeightAveraging
             if kinds & {"WeightAveraging", "StochasticWeightAveraging"}:
                 raise ConstraintError(
                     f"{type(callback).__name__} averages weights, and the mean of unitary matrices is not unitary: "
@@ -107,9 +112,9 @@ class ProjUNN(Callback):
             self._projector_of(trainer, pl_module)
 
     def _projector_of(self, trainer: Trainer, pl_module: LightningModule) -> Projector:
-        """The projector of the weights that the other ProjUNN callbacks of the trainer leave to this one.
+        """The projector of the weights that belong to this callback and to no other ProjUNN callback of the trainer.
 
-        A weight belongs to the callback whose patterns match it; the other weights that modules declare belong to the
+        A weight belongs to the callback whose patterns match it. The other weights that modules declare belong to the
         callback without patterns, if there is one.
         """
         projector = Projector(pl_module, self.parameters, **asdict(self.settings))
@@ -130,7 +135,8 @@ class ProjUNN(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._finds_nothing(pl_module):
             rank_zero_warn(
-                "no parameter is declared orthogonal, projunn.parameters is not set: the model trains without projUNN"
+                "no parameter is declared orthogonal, and projunn.parameters is not set: "
+                "the model trains without projUNN"
             )
             return
         self.projector = self._projector_of(trainer, pl_module)
@@ -140,11 +146,12 @@ class ProjUNN(Callback):
         self.projector.attach(*trainer.optimizers)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.projector is not None and trainer.strategy.restore_checkpoint_after_setup:  # and so after on_fit_start
+        # Such a strategy restores the checkpoint after on_fit_start.
+        if self.projector is not None and trainer.strategy.restore_checkpoint_after_setup:
             self.projector.recheck()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        # Other optimizers may have been set up since, as at the start of an epoch.
+        # Other optimizers may have been set up since the last batch, for example at the start of an epoch.
         if self.projector is not None and not self.projector.is_attached_to(*trainer.optimizers):
             self.projector.detach()
             self.projector.attach(*trainer.optimizers)
@@ -163,8 +170,8 @@ class ProjUNN(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # As Lightning's LearningRateMonitor; the first batch too, for the progress bar.
-        if self is not next(iter(methods(trainer))) or trainer.barebones:  # barebones refuses to log
+        # Lightning's LearningRateMonitor asks the same. The first batch is logged too, for the progress bar.
+        if self is not next(iter(methods(trainer))) or trainer.barebones:  # a barebones trainer refuses to log
             return
         if not (batch_idx == 0 or trainer._logger_connector.should_update_logs):
             return
@@ -183,7 +190,7 @@ class ProjUNN(Callback):
             pl_module.log_dict({f"constrained_lr/{name}": rate for name, rate in rates.items()})
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._detach()  # not at on_fit_end, which a Tuner leaves out
+        self._detach()  # not in on_fit_end, because a Tuner does not call it
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._detach()
@@ -196,7 +203,7 @@ class ProjUNN(Callback):
         return self.projector.state_dict() if self.projector is not None else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if self.projector is not None:  # strategies that shard restore after on_fit_start, all others before it
+        if self.projector is not None:  # strategies that shard load after on_fit_start, all others before it
             self.projector.load_state_dict(state_dict)
         else:
             self._restored = state_dict

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of the constrained weights and their updates, one by one."""
+"""A callback that logs numbers and pictures of the constrained weights, their updates and the gradients."""
 
 from __future__ import annotations
 
@@ -20,35 +20,38 @@ from projunn_lightning.functional import Direction, Update
 from projunn_lightning.linalg import Matrices
 
 SHARE = 0.01
-"""Of the run's time, what numbers may cost, and what pictures may cost."""
+"""The share of the run's time that the numbers may take, and that the pictures may take."""
 
 LARGEST = 512
-"""Rows of the largest matrix whose eigenvalues are taken, at a cost of some 25 N^3."""
+"""The number of rows of the largest matrix whose eigenvalues are computed, at a cost of about 25 N^3."""
 
 
 class UnitarityMonitor(Callback):
     """Show whether training with constrained weights is healthy, at the steps at which the trainer logs.
 
-    Scalars, for any logger:
+    It logs these numbers to any logger:
 
-    - ``unitarity_error/<weight>``: below 1e-5 in float32 with :class:`~projunn_lightning.ProjUNN`;
+    - ``unitarity_error/<weight>``: the unitarity error. With :class:`~projunn_lightning.ProjUNN` it is below 1e-5 in
+      float32;
     - ``energy_kept/<weight>``: the share ``|a b^H|_F^2 / |D|_F^2`` of the optimizer's update D that its approximation
-      at rank k keeps (Kiani et al. 2022, Fig. 1a). Where it is low, a higher rank or another sampler goes further;
-    - ``residual/<weight>``: with feedback, ``|E|_F / |D|_F`` of what rank k has left out of the last updates;
-    - ``stable_rank/<weight>``: ``|D|_F^2 / |D|_2^2``, the rank that D has in effect;
-    - ``gradient_norm/<layer>/first`` and ``/last``: the root mean square over the first and the last tenth of the time
-      steps of the norm of the loss's gradient with respect to the input of a recurrent layer. If the first is smaller
-      by orders of magnitude, gradients vanish on their way back.
+      at rank k keeps (Kiani et al. 2022, Fig. 1a). If it is low, a higher rank or another sampler may learn faster;
+    - ``residual/<weight>``: with feedback, ``|E|_F / |D|_F``, where the residual E is the part of the last updates
+      that rank k has left out;
+    - ``stable_rank/<weight>``: ``|D|_F^2 / |D|_2^2``, the effective rank of D;
+    - ``gradient_norm/<layer>/first`` and ``gradient_norm/<layer>/last``: the norm of the loss's gradient with respect
+      to the input of a recurrent layer, as the root mean square over the first tenth and over the last tenth of the
+      time steps. If the first number is smaller by orders of magnitude, the gradients vanish on their way back.
 
-    Pictures, for a :class:`~lightning.pytorch.loggers.TensorBoardLogger`:
+    It draws these pictures for a :class:`~lightning.pytorch.loggers.TensorBoardLogger`:
 
-    - ``eigenvalues/<weight>`` of square matrices up to 512 x 512, beside the unit circle, and the histogram of their
-      ``phases/<weight>``;
-    - ``gradient_norm/<layer>`` against the time step. To see what the constraint does, run the same model without it.
+    - ``eigenvalues/<weight>``: the eigenvalues of square matrices up to 512 x 512, with the unit circle;
+    - ``phases/<weight>``: the histogram of the phases of these eigenvalues;
+    - ``gradient_norm/<layer>``: the gradient norm against the time step. To see what the constraint does, run the same
+      model without it.
 
-    Weights are those of a :class:`~projunn_lightning.ProjUNN` callback and those that modules declare; of the latter,
-    and of recurrent layers, it also shows a run without the method. It costs at most 2 % of the run's time: where
-    a look takes longer, the next one waits until the run has gone on for long enough.
+    The monitor shows the weights of the :class:`~projunn_lightning.ProjUNN` callbacks and the weights that modules
+    declare. The declared weights and the recurrent layers are also shown in a run without ProjUNN. The monitor takes
+    at most 2 % of the run's time: if one measurement takes long, the next one waits until enough time has passed.
 
     >>> from lightning.pytorch import Trainer
     >>> trainer = Trainer(callbacks=[ProjUNN("*.weight_hh_l*"), UnitarityMonitor()], logger=False)
@@ -57,12 +60,12 @@ class UnitarityMonitor(Callback):
     def __init__(self) -> None:
         self._begun = time.perf_counter()
         self._spent = {"numbers": 0.0, "pictures": 0.0}
-        self._last = {"numbers": 0.0, "pictures": 0.0}  # what the last look took
+        self._last = {"numbers": 0.0, "pictures": 0.0}  # seconds that the last measurement took
         self._due: set[str] = set()
         self._gradients = InputGradients()
         self._updates: dict[str, Tensor] = {}
 
-    # ---- when it looks ----
+    # ---- when it measures ----
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
@@ -71,11 +74,11 @@ class UnitarityMonitor(Callback):
         self._spent = dict.fromkeys(self._spent, 0.0)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self._stop(trainer)  # an exception may have broken off the last batch
-        if not trainer._logger_connector.should_update_logs:  # as Lightning's own monitors
+        self._stop(trainer)  # an exception may have ended the last batch early
+        if not trainer._logger_connector.should_update_logs:  # Lightning's own monitors ask the same
             return
         allowed = SHARE * (time.perf_counter() - self._begun)
-        # All ranks look at a sharded weight together; the clock of the first decides.
+        # All ranks measure a sharded weight together, so the clock of rank 0 decides for all of them.
         due = {what for what, spent in self._spent.items() if not spent or spent + self._last[what] <= allowed}
         self._due = trainer.strategy.broadcast(due)
         if "numbers" in self._due:
@@ -92,14 +95,14 @@ class UnitarityMonitor(Callback):
 
     @contextmanager
     def _clock(self, what: str, device: torch.device) -> Iterator[None]:
-        if device.type == "cuda":  # what it has still to do is not the monitor's
+        if device.type == "cuda":  # the time of the work that is still queued is not the monitor's
             torch.cuda.synchronize(device)
         begun = time.perf_counter()
         yield
         self._last[what] = time.perf_counter() - begun
         self._spent[what] += self._last[what]
 
-    # ---- what it sees ----
+    # ---- what it measures ----
 
     @torch.no_grad()
     def _observe(self, names: list[str], update: Update, direction: Direction, residual: Matrices | None) -> None:
@@ -154,5 +157,5 @@ class UnitarityMonitor(Callback):
 
 
 def _methods(trainer: Trainer) -> list[ProjUNN]:
-    """The callbacks that constrain, once they do."""
+    """The ProjUNN callbacks of a trainer that have a projector already."""
     return [each for each in methods(trainer) if each.projector is not None]

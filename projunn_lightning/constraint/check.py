@@ -1,4 +1,4 @@
-"""Whether a parameter can be constrained, and how far constrained parameters are from unitary."""
+"""Checks that a parameter can be constrained, and the unitarity errors of constrained parameters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FLAT_REMEDY = (
     "torch.distributed.fsdp.fully_shard in the LightningModule's configure_model"
 )
 _DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
-_LARGE = 512  # the smaller side above which the unitarity error takes as long as many training steps
+_LARGE = 512  # for a larger smaller side, the exact unitarity error takes as long as many training steps
 
 
 def check(name: str, parameter: Tensor, constraint: Constraint) -> None:
@@ -38,36 +38,38 @@ def check(name: str, parameter: Tensor, constraint: Constraint) -> None:
             "Narrow the pattern, for example to '*.weight*'"
         )
     if constraint.chunks < 1 or parameter.shape[0] % constraint.chunks:
-        raise ConstraintError(f"{name}: {parameter.shape[0]} rows do not divide into {constraint.chunks} chunks")
+        raise ConstraintError(
+            f"{name} has {parameter.shape[0]} rows, which cannot be divided into {constraint.chunks} equal chunks"
+        )
     if constraint.chunks > 1 and parameter.ndim > 2 and not constraint.flatten:
-        raise ConstraintError(f"{name} has shape {tuple(parameter.shape)}; only a 2-dimensional weight has chunks")
+        raise ConstraintError(f"{name} has shape {tuple(parameter.shape)}; only a 2-dimensional weight can have chunks")
     try:
         constraint.matrices(parameter)
     except ConstraintError as error:
         raise ConstraintError(f"{name} is a DTensor that cannot be kept orthogonal: {error}") from None
     if 0 in parameter.shape:
-        raise ConstraintError(f"{name} has shape {tuple(parameter.shape)}, which holds no numbers")
+        raise ConstraintError(f"{name} has shape {tuple(parameter.shape)}, which has no entries")
 
 
 def check_finite(name: str, parameter: Tensor, constraint: Constraint) -> None:
-    """Check that a parameter holds no NaN and no infinity. If it is sharded, all processes have to call this.
+    """Check that a parameter holds no NaN and no infinity. If it is sharded, all processes must call this function.
 
     Raises:
-        ConstraintError: if it does.
+        ConstraintError: if it holds one.
     """
     if not constraint.matrices(parameter).all_finite():
         raise ConstraintError(f"{name} holds values that are not finite; initialise it before it is constrained")
 
 
 def refuse_flat(module: nn.Module) -> None:
-    """Check that no parameter of a module has become a part of a flat parameter, as under FSDP1 and ZeRO-3.
+    """Check that no parameter of a module is a part of a flat parameter, as under FSDP1 and ZeRO-3.
 
     Raises:
-        ConstraintError: if one has, naming it.
+        ConstraintError: if one is. The message names it.
     """
     for name, parameter in module.named_parameters():
-        if hasattr(parameter, "_fsdp_flattened") or hasattr(parameter, "ds_id"):  # set by FSDP1; by DeepSpeed
-            raise ConstraintError(f"{name} is part of a flat parameter and no matrix any more. {FLAT_REMEDY}")
+        if hasattr(parameter, "_fsdp_flattened") or hasattr(parameter, "ds_id"):  # by FSDP1; by DeepSpeed
+            raise ConstraintError(f"{name} is a part of a flat parameter and no longer a matrix. {FLAT_REMEDY}")
 
 
 @torch.no_grad()
@@ -78,9 +80,10 @@ def unitarity_errors(
     """The unitarity error of each constrained parameter of a module (the largest of its matrices), by name.
 
     Args:
-        module: the module that has the parameters. Of sharded parameters every process has to ask.
+        module: the module that has the parameters. If they are sharded, every process must call this function.
         constraints: the constraint of each parameter, by its full name.
-        quick: whether to estimate the error of matrices above 512 x 512, to a relative ``min(n, p)^(-1/2)`` or so.
+        quick: whether to estimate the error of matrices above 512 x 512. The relative error of the estimate is about
+            ``min(n, p)^(-1/2)``.
     """
     reshard(module)
     errors = {}

@@ -1,4 +1,4 @@
-"""From torch's, geotorch's and geoopt's orthogonal weights to plain constrained parameters."""
+"""The conversion of orthogonal weights of torch, geotorch and geoopt to plain constrained parameters."""
 
 from __future__ import annotations
 
@@ -14,33 +14,38 @@ from projunn_lightning.constraint.record import Constraint
 from projunn_lightning.errors import ConstraintError
 from projunn_lightning.linalg import full_precision
 
-# By name, as geotorch and geoopt need not be installed. Subclasses count: geotorch's Stiefel is an SO.
+# The classes are compared by name, because geotorch and geoopt need not be installed. Subclasses are included:
+# geotorch's Stiefel is a subclass of SO.
 _ORTHOGONAL = {
     "torch.nn.utils.parametrizations._Orthogonal",
     "geotorch.so.SO",
     "geoopt.manifolds.stiefel.Stiefel",
 }
-_TOLERANCE = 1e-4  # what rounding leaves of a large matrix_exp in float32; geotorch's own
+_TOLERANCE = 1e-4  # the rounding error of a large matrix_exp in float32; geotorch uses the same
 
 
 @full_precision()
 def from_parametrized(module: ModuleT) -> ModuleT:
-    """Make plain constrained parameters of weights that other libraries keep orthogonal, with the same values.
+    """Replace weights that other libraries keep orthogonal by plain constrained parameters with the same values.
 
-    Taken are weights under ``torch.nn.utils.parametrizations.orthogonal``, under ``geotorch.orthogonal`` or
-    ``geotorch.grassmannian``, and ``geoopt.ManifoldParameter`` on a ``geoopt.Stiefel``, of the module and all its
-    children. Each becomes a plain ``nn.Parameter`` under its own name, declared by
-    :func:`~projunn_lightning.orthogonal`; the module is changed in place. Values (to rounding), device, dtype and
-    ``requires_grad`` stay. Other parametrizations, such as ``weight_norm``, stay untouched.
+    The function converts weights under ``torch.nn.utils.parametrizations.orthogonal``, under ``geotorch.orthogonal`` or
+    ``geotorch.grassmannian``, and each ``geoopt.ManifoldParameter`` on a ``geoopt.Stiefel``, of the module and all its
+    children. Each weight becomes a plain ``nn.Parameter`` under its own name, declared by
+    :func:`~projunn_lightning.orthogonal`. The module is changed in place. The values (to rounding), the device, the
+    dtype and ``requires_grad`` stay the same. Other parametrizations, such as ``weight_norm``, stay untouched.
 
-    Make the optimizer anew afterwards: momentum and averages of a parametrized weight are in other coordinates.
+    Create a new optimizer afterwards, because the momentum and the averages of a parametrized weight belong to other
+    coordinates.
+
+    Args:
+        module: the module to convert.
 
     Returns:
         The module itself.
 
     Raises:
-        ConstraintError: if there is no such weight, or one has further parametrizations, is a buffer, or is not
-            orthogonal (as one ``(out, rest)`` matrix of a convolution). The module is unchanged then.
+        ConstraintError: if there is no such weight, or if a weight has further parametrizations, is a buffer, or is not
+            orthogonal (a convolution's kernel as one matrix ``(out, rest)``). The module is unchanged then.
 
     >>> from torch.nn.utils import parametrizations
     >>> layer = parametrizations.orthogonal(nn.Linear(3, 3))
@@ -60,7 +65,7 @@ def from_parametrized(module: ModuleT) -> ModuleT:
     for owner, name, value in computed:
         _remove_parametrization(owner, name, value)
         orthogonal(owner, name)
-    plain: dict[int, nn.Parameter] = {}  # what was tied stays tied
+    plain: dict[int, nn.Parameter] = {}  # by the old parameter, so that tied parameters stay tied
     for owner, name, old in on_manifolds:
         new = plain.setdefault(id(old), nn.Parameter(old.detach().as_subclass(Tensor).clone(), old.requires_grad))
         setattr(owner, name, new)
@@ -70,19 +75,19 @@ def from_parametrized(module: ModuleT) -> ModuleT:
 
 @torch.no_grad()
 def _computed(module: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
-    """Owner, name and value of each weight under an orthogonal parametrization, checked."""
+    """Yield the owner, the name and the value of each weight under an orthogonal parametrization, after a check."""
     for full, owner, name, steps in _parametrizations(module):
         if not any(map(_is_orthogonal, steps)):
             continue
         if len(steps) > 1:
             kinds = ", ".join(type(step).__name__ for step in steps)
             raise ConstraintError(
-                f"{full} has several parametrizations ({kinds}), expected an orthogonal one alone: leave the others "
-                "out, or remove all by torch.nn.utils.parametrize.remove_parametrizations"
+                f"{full} has several parametrizations ({kinds}), expected only an orthogonal one: remove the "
+                "others, or remove all by torch.nn.utils.parametrize.remove_parametrizations"
             )
         if not isinstance(steps.original, nn.Parameter):
-            raise ConstraintError(f"{full} is a parametrized buffer, expected a parameter: only those are trained")
-        check(full, steps.original, _constraint_on(owner))  # half precision could not even be computed
+            raise ConstraintError(f"{full} is a parametrized buffer, expected a parameter: buffers are not trained")
+        check(full, steps.original, _constraint_on(owner))  # the value cannot even be computed in half precision
         value: Tensor = getattr(owner, name)
         _check_orthogonal(full, value, _constraint_on(owner))
         yield owner, name, value
@@ -90,7 +95,7 @@ def _computed(module: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
 
 @torch.no_grad()
 def _on_manifolds(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
-    """Owner, name and present object of each of geoopt's parameters on a Stiefel manifold, checked."""
+    """Yield the owner, the name and the object of each geoopt parameter on a Stiefel manifold, after a check."""
     for prefix, owner in module.named_modules():
         for name, parameter in owner._parameters.items():
             if parameter is not None and _is_orthogonal(getattr(parameter, "manifold", None)):
@@ -121,8 +126,8 @@ def _constraint_on(owner: nn.Module) -> Constraint:
 
 def _check_orthogonal(name: str, weight: Tensor, constraint: Constraint) -> None:
     error = float(constraint.matrices(weight).unitarity_error().max())
-    if not error < _TOLERANCE:  # nor is NaN
-        hint = "; the kernel of a convolution is taken as one matrix (out, rest)" if constraint.flatten else ""
+    if not error < _TOLERANCE:  # so that NaN is refused too
+        hint = "; the kernel of a convolution is viewed as one matrix (out, rest)" if constraint.flatten else ""
         raise ConstraintError(
             f"{name} has unitarity error {error:.1e}, expected below {_TOLERANCE:.0e}{hint}. To start from the nearest "
             "orthogonal matrix, make it a plain parameter and declare it by projunn_lightning.orthogonal"
@@ -131,11 +136,12 @@ def _check_orthogonal(name: str, weight: Tensor, constraint: Constraint) -> None
 
 @torch.no_grad()
 def _remove_parametrization(owner: nn.Module, name: str, value: Tensor) -> None:
-    # torch keeps the weight as a property of a class made for the module, which copies of it share (such as the layers
-    # of an nn.TransformerEncoder) and which it would take from all of them: so this one gets a class of its own.
+    # torch makes the weight a property of a class that it creates for the module. Copies of the module (such as the
+    # layers of an nn.TransformerEncoder) share this class, and torch would remove the property from all of them.
+    # Therefore this module gets its own class.
     shared = type(owner)
     owner.__class__ = type(shared.__name__, shared.__bases__, dict(vars(shared)))
     parametrize.remove_parametrizations(owner, name, leave_parametrized=False)
     weight = owner.get_parameter(name)
-    weight.data = value.contiguous()  # not leave_parametrized=True, which leaves odd strides or a larger storage
-    weight.grad = None  # in the former coordinates
+    weight.data = value.contiguous()  # leave_parametrized=True would leave odd strides or a larger storage
+    weight.grad = None  # it belongs to the coordinates of the parametrization

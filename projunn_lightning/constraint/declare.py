@@ -22,27 +22,28 @@ else:
 
 
 def orthogonal(module: ModuleT, name: str = "weight", *, init: Init = "polar", chunks: int = 1) -> ModuleT:
-    """Declare a parameter of any module orthogonal (real) or unitary (complex), and initialise it so.
+    """Declare a parameter of any module orthogonal (real) or unitary (complex), and make it so.
 
-    :class:`~projunn_lightning.ProjUNN` or :class:`~projunn_lightning.Projector` then keep it so while training. The
-    parameter stays a plain ``nn.Parameter`` under its own name. A weight of more than two dimensions is a batch of
-    matrices; a convolution's kernel is one matrix ``(out, rest)``. A rectangular matrix gets orthonormal columns
-    (tall) or rows (wide).
+    :class:`~projunn_lightning.ProjUNN` or :class:`~projunn_lightning.Projector` then keeps the parameter orthogonal or
+    unitary during training. It stays a plain ``nn.Parameter`` under its own name. A weight of more than two dimensions
+    is a batch of matrices, but a convolution's kernel is one matrix ``(out, rest)``. A tall matrix gets orthonormal
+    columns, and a wide matrix gets orthonormal rows.
 
     Args:
         module: the module that owns the parameter.
-        name: the parameter's name on it.
-        init: ``"polar"``, the nearest unitary matrix to the present values; or ``"haar"``, ``"identity"``,
-            ``"henaff"``, ``"cayley"``, see :mod:`projunn_lightning.functional.init`.
-        chunks: the number of matrices stacked along dim 0 (``nn.LSTM.weight_hh_l0``: 4, attention's
-            ``in_proj_weight``: 3).
+        name: the name of the parameter in the module.
+        init: ``"polar"`` for the nearest unitary matrix to the present values; or ``"haar"``, ``"identity"``,
+            ``"henaff"`` or ``"cayley"``, see :mod:`projunn_lightning.functional.init`.
+        chunks: the number of matrices that are stacked along dim 0. It is 4 for ``nn.LSTM.weight_hh_l0`` and 3 for the
+            ``in_proj_weight`` of ``nn.MultiheadAttention``.
 
     Returns:
         The module itself.
 
     Raises:
-        ConstraintError: if the module has no such parameter, or it is not a float32 or float64 (or complex) matrix,
-            or ``chunks`` does not divide it, or ``"polar"`` finds values that are not finite. The weight is unchanged.
+        ConstraintError: if the module has no such parameter, if the parameter is not a matrix of dtype float32,
+            float64, complex64 or complex128, if ``chunks`` does not divide its rows, if ``init`` is unknown, or if
+            ``init="polar"`` finds values that are not finite. The weight is unchanged then.
 
     >>> layer = orthogonal(nn.Linear(3, 3), init="identity")
     >>> layer.weight.tolist()
@@ -69,21 +70,21 @@ def initialise_(name: str, parameter: Tensor, constraint: Constraint, init: Init
     Args:
         name: the parameter's name, for messages.
         parameter: the parameter.
-        constraint: how it is viewed as matrices.
+        constraint: how the parameter is viewed as matrices.
         init: ``"polar"`` for the nearest unitary matrix to the present values, or a name of
             :data:`projunn_lightning.functional.init.INITS`.
 
     Raises:
-        ConstraintError: if the present values are not finite where they count; or the parameter is sharded, and is
-            singular or to be anything but the nearest unitary matrix.
+        ConstraintError: if ``init`` is ``"polar"`` and the present values are not finite. For a sharded parameter also
+            if it is singular, or if ``init`` is not ``"polar"``.
     """
     matrices = constraint.matrices(parameter)
     if init not in INITS:
         check_finite(name, parameter, constraint)
         if not matrices.nearest_unitary_():
             raise ConstraintError(
-                f"{name} is sharded and singular, or nearly, so that its nearest unitary matrix cannot be found; "
-                "initialise it by another matrix"
+                f"{name} is sharded and singular or nearly singular, so that its nearest unitary matrix cannot be "
+                "found; initialise it by another matrix"
             )
     elif (whole := matrices.whole()) is not None:
         whole.copy_(INITS[init](torch.empty_like(whole)))

@@ -1,4 +1,4 @@
-"""Which parameters of a module are constrained: those that it declares, and those that patterns choose."""
+"""The choice of constrained parameters: modules declare them, and glob patterns choose them."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _STACKED: tuple[tuple[type[nn.Module], str, int], ...] = (
     (nn.GRUCell, "weight_[ih]h", 3),
     (nn.MultiheadAttention, "in_proj_weight", 3),
 )
-_COMPILED = "_orig_mod."  # torch.compile puts it into the names of the parameters of what it wraps
-_RAW = re.compile(r"parametrizations\.(\w+)\.original\d*$|_(?:orig|v|g)$")  # a weight is computed from these
+_COMPILED = "_orig_mod."  # torch.compile puts this into the names of the parameters of a wrapped module
+_RAW = re.compile(r"parametrizations\.(\w+)\.original\d*$|_(?:orig|v|g)$")  # parameters from which a weight is computed
 
 
 def select(module: nn.Module, patterns: Iterable[str]) -> dict[str, Constraint]:
-    """The constraints of a module by parameter name: those that modules declare, and those that patterns choose.
+    """The constraints of a module by parameter name: the declared constraints and those that patterns choose.
 
-    The names are those that the user knows: without the part that ``torch.compile`` puts into them.
+    The names do not include the part that ``torch.compile`` puts into them.
 
     Raises:
-        ConstraintError: if a pattern matches nothing, or a weight is no parameter but computed from one.
+        ConstraintError: if a pattern matches nothing, or if a weight is not a parameter but is computed from one.
     """
     own = declared(module)
     _refuse_computed(module, own)
@@ -41,16 +41,16 @@ def select(module: nn.Module, patterns: Iterable[str]) -> dict[str, Constraint]:
 def matching(module: nn.Module, patterns: Iterable[str]) -> dict[str, Constraint]:
     """The constraints that glob patterns choose among ``module.named_parameters()``, by name as in :func:`select`.
 
-    The stacked weights of ``nn.LSTM``, ``nn.GRU`` and ``nn.MultiheadAttention`` are taken as one matrix a gate or
-    projection, unless :func:`~projunn_lightning.orthogonal` has declared them otherwise.
+    The stacked weights of ``nn.LSTM``, ``nn.GRU`` and ``nn.MultiheadAttention`` are viewed as one matrix for each gate
+    or projection, unless :func:`~projunn_lightning.orthogonal` has declared them otherwise.
 
     Args:
-        module: the module whose parameters are meant.
-        patterns: glob patterns over their names.
+        module: the module that has the parameters.
+        patterns: glob patterns over the names of the parameters.
 
     Raises:
-        ConstraintError: if a pattern matches no parameter (with near misses), if it matches a parameter that is no
-            matrix, or if a weight is no parameter but computed from one.
+        ConstraintError: if a pattern matches no parameter (the message lists near misses), if it matches a parameter
+            that is not a matrix, or if a weight is not a parameter but is computed from one.
     """
     patterns = list(_with_compiled_names(module, patterns))
     _refuse_computed(module, patterns)
@@ -78,7 +78,7 @@ def _matches(module: str, names: dict[str, nn.Parameter], pattern: str) -> list[
 
 
 def plain_name(name: str) -> str:
-    """A parameter's name without the part that ``torch.compile`` puts in; the compiled module answers to it, too."""
+    """A parameter's name without the part that ``torch.compile`` puts in. The compiled module accepts it, too."""
     return name.replace(_COMPILED, "")
 
 
@@ -90,7 +90,10 @@ def _constraint_of(module: nn.Module, name: str) -> Constraint:
 
 
 def _with_compiled_names(module: nn.Module, patterns: Iterable[str]) -> Iterable[str]:
-    """Each pattern, and beside or instead of it the full names of the compiled parameters whose plain name matches."""
+    """Yield the full names of compiled parameters whose plain names match, and the patterns themselves.
+
+    A pattern that matches only plain names of compiled parameters is left out.
+    """
     names = [name for name, _ in module.named_parameters(remove_duplicate=False)]
     for pattern in patterns:
         compiled = [name for name in names if _COMPILED in name and fnmatchcase(plain_name(name), pattern)]
@@ -100,7 +103,7 @@ def _with_compiled_names(module: nn.Module, patterns: Iterable[str]) -> Iterable
 
 
 def _refuse_computed(module: nn.Module, wanted: Collection[str]) -> None:
-    """Refuse weights that a parametrization, one of the older norms or pruning computes from others."""
+    """Refuse weights that a parametrization, an old-style weight norm or pruning computes from other parameters."""
     for raw, _ in module.named_parameters(remove_duplicate=False):
         name = _RAW.sub(r"\1", raw)
         prefix, _, leaf = name.rpartition(".")
@@ -109,7 +112,7 @@ def _refuse_computed(module: nn.Module, wanted: Collection[str]) -> None:
         if any(fnmatchcase(each, pattern) for each in (name, raw) for pattern in wanted):
             raise ConstraintError(
                 f"{name} is computed from {raw} by a parametrization, a weight norm or pruning, and so cannot be "
-                "constrained: undo that (projunn_lightning.from_parametrized for an orthogonal parametrization, "
+                "constrained: undo this (projunn_lightning.from_parametrized for an orthogonal parametrization, "
                 "torch.nn.utils.parametrize.remove_parametrizations for others, torch.nn.utils.prune.remove), or leave "
                 "the weight out of what is constrained"
             )

@@ -1,8 +1,8 @@
 """The recurrence and the circular convolution in the form that an exported program contains.
 
-``torch.export`` keeps neither an operator of this package nor a loop whose length is open, and ONNX has no complex
-numbers. So here a complex tensor is a pair of real ones, a Fourier transform is a product with a matrix of waves, and
-the steps of a recurrence are torch's ``scan``, which ONNX has too. These functions run forward only.
+``torch.export`` supports neither the operators of this package nor a loop of variable length, and ONNX has no complex
+numbers. In this file a complex tensor is therefore a pair of real tensors, a Fourier transform is a product with a
+matrix of waves, and a recurrence is torch's ``scan``, which ONNX has too. These functions have no backward pass.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Pair = tuple[Tensor, Tensor]
 
 
 def view_as_pair(z: Tensor) -> Pair:
-    """Real and imaginary part."""
+    """The real and the imaginary part of a tensor."""
     if z.is_complex():
         real, imag = torch.view_as_real(z).unbind(-1)
         return real, imag
@@ -25,25 +25,25 @@ def view_as_pair(z: Tensor) -> Pair:
 
 
 def view_as_complex(z: Pair) -> Tensor:
-    """The complex tensor of its parts."""
+    """The complex tensor with the given real and imaginary parts."""
     return torch.view_as_complex(torch.stack(z, dim=-1))
 
 
 def matmul(a: Pair, b: Pair) -> Pair:
-    """The matrix product of complex matrices."""
+    """The product of two complex matrices."""
     return a[0] @ b[0] - a[1] @ b[1], a[0] @ b[1] + a[1] @ b[0]
 
 
 def recurrence(
     input: Tensor, state: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor | None, nonlinearity: str
 ) -> Tensor:
-    """:func:`~projunn_lightning.functional.recurrence`; input and state may be real where the weights are complex."""
+    """The same as :func:`~projunn_lightning.functional.recurrence`, with operators that can be exported."""
     drive: Tensor
     if weight_hh.is_complex():
         real, imag = matmul(view_as_pair(input), view_as_pair(weight_ih.mT))
         if bias is not None and nonlinearity != "modrelu":
             real, imag = real + view_as_pair(bias)[0], imag + view_as_pair(bias)[1]
-        # A state is [real | imaginary], and (a + bi)(c + di) the product of [a | b] with [[c, d], [-d, c]].
+        # A state is [real | imaginary], and (a + bi)(c + di) is the product of [a | b] and [[c, d], [-d, c]].
         drive, state = torch.cat([real, imag], -1), torch.cat(view_as_pair(state), -1)
         c, d = view_as_pair(weight_hh.mT)
         weight = torch.cat([torch.cat([c, d], -1), torch.cat([-d, c], -1)])
@@ -52,13 +52,13 @@ def recurrence(
     threshold = bias if nonlinearity == "modrelu" and bias is not None else drive.new_zeros(1)
     steps = {"modrelu": _complex_modrelu if weight_hh.is_complex() else _modrelu, "relu": _relu, "tanh": _tanh}
     step = steps.get(nonlinearity, _identity)
-    # torch's own function compiles the step first, and that fixes the size of the batch.
+    # torch's public function compiles the step first, which would fix the size of the batch.
     _, states = torch.ops.higher_order.scan(step, [state], [drive], (weight, threshold))
     return view_as_complex(states.chunk(2, -1)) if weight_hh.is_complex() else states
 
 
 def _next(h: Tensor) -> list[Tensor]:
-    return [h, h.clone()]  # carried on and put out; they must not be one tensor
+    return [h, h.clone()]  # the next state and the output; scan refuses one tensor for both
 
 
 def _modrelu(h: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> list[Tensor]:
@@ -86,9 +86,9 @@ def _identity(h: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> list[Tensor
 
 
 def convolve(images: Tensor, spectrum: Pair, *, real: bool) -> Tensor:
-    """Images ``(B, I, H, W)`` to ``(B, O, H, W)`` by the matrices ``(H, K, O, I)`` of all frequencies.
+    """Convolve images ``(B, I, H, W)`` to ``(B, O, H, W)`` by one matrix for each frequency, ``(H, K, O, I)``.
 
-    K is W, or, to a real output, ``W // 2 + 1``: that half of the spectrum tells the other.
+    K is W. For a real output K is ``W // 2 + 1``, because half of the spectrum determines the other half.
     """
     height, width = images.shape[-2:]
     kept = spectrum[0].shape[1]
@@ -101,12 +101,12 @@ def convolve(images: Tensor, spectrum: Pair, *, real: bool) -> Tensor:
     if not real:
         return view_as_complex(matmul((a, b), (cos, sin)))
     column = torch.arange(kept, device=cos.device)[:, None]
-    share = 1 + (2 * column % width != 0).to(cos.dtype)  # twice those that have a mirror image left out
+    share = 1 + (2 * column % width != 0).to(cos.dtype)  # columns whose mirror image is left out count twice
     return a @ (share * cos) - b @ (share * sin)
 
 
 def _waves(rows: int, columns: int, size: int, like: Tensor) -> Pair:
-    """``exp(-2 pi i j k / size)``."""
+    """The matrix ``exp(-2 pi i j k / size)`` with the row index j and the column index k."""
     j, k = (torch.arange(n, device=like.device) for n in (rows, columns))
     angle = (j[:, None] * k % size).to(torch.float64) * (2 * math.pi / size)
     return angle.cos().to(like.dtype), -angle.sin().to(like.dtype)

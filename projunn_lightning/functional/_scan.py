@@ -1,8 +1,9 @@
-"""The recurrence as one operator with a backward pass of its own.
+"""The recurrence as one operator with its own backward pass.
 
-A loop under autograd keeps several tensors a time step and adds to the gradient of the weight T times. Here the forward
-pass turns the projected inputs into states where they lie, and the backward pass needs nothing but the states. It goes
-back in chunks of time steps that fit a cache, and each chunk ends with one product for the gradient of each weight.
+A loop under autograd stores several tensors for each time step, and adds to the gradient of the weight T times. Here
+the forward pass overwrites the projected inputs with the states, and the backward pass needs only the inputs and the
+states. The backward pass goes back in chunks of time steps that fit into a cache. For each chunk it computes the
+gradient of each weight by one product.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CHUNK = 1 << 19
-"""Numbers in a chunk of the backward pass: 2 MB of float32, about a core's cache."""
+"""The number of entries in a chunk of the backward pass: 2 MB of float32, about the size of a core's cache."""
 
 
 @torch.library.custom_op("projunn_lightning::scan", mutates_args=())
 def scan(
     input: Tensor, state: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor | None, nonlinearity: str
 ) -> Tensor:
-    """:func:`~projunn_lightning.functional.recurrence` for tensors of one dtype (modReLU's bias is real)."""
+    """:func:`~projunn_lightning.functional.recurrence` for tensors of one dtype. The bias of modReLU is real."""
     states = F.linear(input.contiguous(), weight_ih, None if nonlinearity == "modrelu" else bias)
     transposed = weight_hh.mT
     scratch = torch.empty_like(states[0].real)
@@ -47,15 +48,15 @@ def scan_backward(
     nonlinearity: str,
     needs_input: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of input (where it needs one), state, weight_ih, weight_hh and bias (where there is one)."""
+    """The gradients of input (if it needs one), state, weight_ih, weight_hh and bias (if there is one)."""
     dense = torch.contiguous_format
     length = max(1, CHUNK // max(1, states[0].numel()))
     conjugate = weight_hh.conj().resolve_conj()
     grad_input = torch.empty_like(input, memory_format=dense) if needs_input else input.new_empty(0)
-    # Conjugates, until the end.
+    # These two are the conjugates of the gradients until the end.
     grad_ih, grad_hh = (torch.zeros_like(weight, memory_format=dense) for weight in (weight_ih, weight_hh))
     grad_bias = states.new_empty(0) if bias is None else torch.zeros_like(bias)
-    carry = torch.zeros_like(states[0])  # what the last state of a chunk gets from those after it
+    carry = torch.zeros_like(states[0])  # the gradient that later chunks pass to a chunk's last state
     with torch.autocast(grad.device.type, enabled=False):
         for start in reversed(range(0, len(states), length)):
             chunk = slice(start, start + length)
@@ -108,7 +109,7 @@ def _activate_(z: Tensor, nonlinearity: str, bias: Tensor | None, scratch: Tenso
 
 
 def _derivative(h: Tensor, nonlinearity: str) -> Tensor | None:
-    """The derivative at the values h, real part by real part; of modReLU for real h."""
+    """The derivative of f where its values are h, for each real and imaginary part. For modReLU, h is real."""
     if nonlinearity == "relu":
         return (_parts(h) > 0).to(h.real.dtype)
     if nonlinearity == "tanh":
@@ -117,10 +118,11 @@ def _derivative(h: Tensor, nonlinearity: str) -> Tensor | None:
 
 
 def _complex_modrelu(z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-    """The derivative of complex modReLU at z, with values h: a diagonal, and what couples the two parts of a number.
+    """The derivative of complex modReLU at z with values h, as a diagonal and the coupling of the two parts.
 
-    It keeps the radial part of a gradient and scales the part along the circle by ``s = |h| / |z|``: with the phase e
-    as a vector it is ``s I + (1 - s) e e^T``. The z is computed again: ``|h| - b`` has no digit of a small ``|z|``.
+    The derivative keeps the radial part of a gradient and scales the part along the circle by ``s = |h| / |z|``. With
+    the phase e as a vector of two entries it is the matrix ``s I + (1 - s) e e^T``. The caller computes z again,
+    because ``|h| - b`` is no accurate value of a small ``|z|``.
     """
     modulus = z.abs()
     on = (modulus > 0) & (h != 0)
@@ -131,7 +133,10 @@ def _complex_modrelu(z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _walk_back_(delta: Tensor, conjugate: Tensor, diagonal: Tensor | None, coupling: Tensor | None = None) -> None:
-    """Turn the gradients of a chunk's outputs into those of ``W_ih x + W_hh h``, from the last step to the first."""
+    """Turn the gradients of a chunk's states into the gradients of ``W_ih x + W_hh h``.
+
+    It goes from the last time step to the first and works in place.
+    """
     after = None
     for t in reversed(range(len(delta))):
         now = delta[t]

@@ -1,6 +1,7 @@
-"""Initialisations on the Stiefel manifold, in place as in ``torch.nn.init``.
+"""Initialisations on the Stiefel manifold, in place like the functions of ``torch.nn.init``.
 
-Each takes matrices ``(*, n, p)``, real or complex, square, tall or wide, and fills every matrix of a batch on its own.
+Each function takes matrices ``(*, n, p)`` of any floating or complex dtype, square, tall or wide. It fills each matrix
+of a batch separately and returns the tensor.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from torch import Generator, Tensor
 
 @torch.no_grad()
 def haar_(tensor: Tensor, *, generator: Generator | None = None) -> Tensor:
-    """Fill with matrices drawn from the Haar (uniform) measure.
+    """Fill a tensor with matrices that are drawn from the Haar (uniform) measure.
 
-    Source: Mezzadri 2007, "How to generate random matrices from the classical compact groups": QR of a Gaussian matrix
-    with the phases of R's diagonal moved into Q.
+    Each matrix is the Q of the QR decomposition of a Gaussian matrix, with the phases of R's diagonal moved into Q.
+    Source: Mezzadri 2007, "How to generate random matrices from the classical compact groups".
 
     >>> torch.allclose((w := haar_(torch.empty(5, 3))).mT @ w, torch.eye(3), atol=1e-5)
     True
@@ -32,7 +33,7 @@ def haar_(tensor: Tensor, *, generator: Generator | None = None) -> Tensor:
 
 @torch.no_grad()
 def identity_(tensor: Tensor) -> Tensor:
-    """Fill with the identity, or its first columns or rows (Le, Jaitly and Hinton 2015).
+    """Fill a tensor with the identity, or with its first columns or rows (Le, Jaitly and Hinton 2015).
 
     >>> identity_(torch.empty(2, 3))
     tensor([[1., 0., 0.],
@@ -43,7 +44,9 @@ def identity_(tensor: Tensor) -> Tensor:
 
 @torch.no_grad()
 def henaff_(tensor: Tensor, *, generator: Generator | None = None) -> Tensor:
-    """Fill with plane rotations by angles uniform in [-pi, pi) (2 x 2 blocks; complex: phases on the diagonal).
+    """Fill a tensor with rotations by angles that are drawn uniformly from [-pi, pi).
+
+    A real matrix gets a plane rotation in each 2 x 2 block. A complex matrix gets the phases on its diagonal.
 
     Source: Henaff, Szlam and LeCun 2016, "Recurrent orthogonal networks and long-memory tasks".
     """
@@ -52,9 +55,12 @@ def henaff_(tensor: Tensor, *, generator: Generator | None = None) -> Tensor:
 
 @torch.no_grad()
 def cayley_(tensor: Tensor, *, generator: Generator | None = None) -> Tensor:
-    """Fill with plane rotations by angles uniform in [0, pi/2): eigenvalues on the right half of the unit circle.
+    """Fill a tensor with rotations whose eigenvalues lie on the right half of the unit circle.
 
-    The Cayley transform of the skew blocks with entries ``tan(t / 2)``; complex: phases ``+-t`` on the diagonal.
+    A real matrix gets a plane rotation by an angle t, drawn uniformly from [0, pi/2), in each 2 x 2 block. It is the
+    Cayley transform of the skew block with the entries ``tan(t / 2)``. A complex matrix gets phases drawn uniformly
+    from [-pi/2, pi/2) on its diagonal.
+
     Source: Helfrich, Willmott and Ye 2018, "Orthogonal recurrent neural networks with scaled Cayley transform".
     """
     if tensor.is_complex():  # the eigenvalues of a real rotation come in conjugate pairs
@@ -72,7 +78,7 @@ def _rotations_(tensor: Tensor, low: float, high: float, generator: Generator | 
         square = torch.diag_embed(torch.polar(torch.ones_like(angles), angles))
     else:
         square = torch.eye(size, dtype=tensor.dtype, device=tensor.device).repeat(*tensor.shape[:-2], 1, 1)
-        even = torch.arange(0, size - 1, 2, device=tensor.device)  # of an odd size the last entry stays 1
+        even = torch.arange(0, size - 1, 2, device=tensor.device)  # for an odd size the last entry stays 1
         square[..., even, even] = square[..., even + 1, even + 1] = angles.cos()
         square[..., even + 1, even] = angles.sin()
         square[..., even, even + 1] = -angles.sin()
@@ -85,7 +91,7 @@ INITS: dict[str, Callable[[Tensor], Tensor]] = {
     "henaff": henaff_,
     "cayley": cayley_,
 }
-"""The initialisations by name: a new one is a function here and an entry."""
+"""The initialisations by name. A new initialisation is a function in this file and an entry here."""
 
 if TYPE_CHECKING:
     InitName = str

@@ -6,11 +6,14 @@ from torch import Tensor
 
 
 def modrelu(z: Tensor, bias: Tensor) -> Tensor:
-    """``z / |z| * relu(|z| + b)``, and 0 at z = 0, elementwise; for real z the phase is the sign.
+    """``z / |z| * relu(|z| + b)`` for each entry, and 0 where z = 0. For a real z the phase ``z / |z|`` is the sign.
 
     Args:
-        z: real or complex, ``(*, N)``.
-        bias: b, real, ``(N)``; a negative one is a threshold below which the unit is off.
+        z: a real or complex tensor ``(*, N)``.
+        bias: b, a real tensor ``(N)``. A negative entry is a threshold: the unit is off where ``|z|`` is below ``-b``.
+
+    Returns:
+        A tensor of the shape and dtype of ``z``.
 
     Source: Arjovsky, Shah and Bengio 2016, "Unitary evolution recurrent neural networks".
 

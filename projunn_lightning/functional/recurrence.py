@@ -26,32 +26,33 @@ def recurrence(
     bias: Tensor | None = None,
     nonlinearity: Nonlinearity = "modrelu",
 ) -> Tensor:
-    """``h_t = f(W_ih x_t + W_hh h_(t-1) + b)`` for t = 1 .. T; with modReLU b is inside f.
+    """The states ``h_t = f(W_ih x_t + W_hh h_(t-1) + b)`` for t = 1 .. T. With modReLU, the bias b is a part of f.
 
     Args:
-        input: x, ``(T, B, I)``; where the weights are complex it may be real.
-        state: the initial state ``h_0``, ``(B, N)``, likewise.
-        weight_ih: ``(N, I)``.
-        weight_hh: ``(N, N)``.
-        bias: b, ``(N)``; modReLU needs one, which is real.
-        nonlinearity: f, ``"modrelu"``, ``"relu"``, ``"tanh"`` or ``"identity"``. Of complex numbers ``"relu"`` and
-            ``"tanh"`` take the real and the imaginary part on their own.
+        input: x, ``(T, B, I)``. It may be real where the weights are complex.
+        state: the initial state ``h_0``, ``(B, N)``. It may be real where the weights are complex.
+        weight_ih: the input matrix ``(N, I)``, real or complex.
+        weight_hh: the recurrent matrix ``(N, N)``, of the same dtype.
+        bias: b, ``(N)``. modReLU needs a bias, and the bias of modReLU is real.
+        nonlinearity: f, ``"modrelu"``, ``"relu"``, ``"tanh"`` or ``"identity"``. For complex numbers, ``"relu"`` and
+            ``"tanh"`` are applied to the real part and to the imaginary part.
 
     Returns:
         All states ``h_1 .. h_T``, ``(T, B, N)``.
 
     Raises:
-        ValueError: if the nonlinearity is unknown, or modReLU has no bias.
+        ProjUNNError: if the nonlinearity is unknown, or if modReLU has no bias.
 
-    It is one operator with its own backward pass, which needs the states: they must not be changed in place before it.
-    There is no second derivative, and ``torch.func`` cannot transform it. In a model that is being exported it consists
-    of torch's operators alone, for any T; under ``strict=True`` as the loop written out, for the T of the example.
+    The recurrence is one operator with its own backward pass. The backward pass needs the states, so they must not be
+    changed in place before it. The operator has no second derivative, and ``torch.func`` cannot transform it.
+    ``torch.export`` replaces it by operators of torch that work for any T. With ``strict=True`` it exports a loop with
+    the T of the example.
     """
     one_of("nonlinearity", nonlinearity, get_args(Nonlinearity))
     if nonlinearity == "modrelu" and bias is None:
         raise ProjUNNError("modReLU needs a bias; without one it is the identity")
     device = input.device.type
-    full = weight_hh.is_complex() or weight_hh.dtype == torch.float64  # as torch's own layers, which autocast leaves so
+    full = weight_hh.is_complex() or weight_hh.dtype == torch.float64  # autocast leaves these alone, as torch's
     if not full and torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         input, state, weight_ih, weight_hh = (x.to(dtype) for x in (input, state, weight_ih, weight_hh))
@@ -67,7 +68,7 @@ def recurrence(
 def written_out(
     input: Tensor, state: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor | None, nonlinearity: str
 ) -> Tensor:
-    """:func:`recurrence` as a loop."""
+    """The same as :func:`recurrence`, written as a loop."""
     function: Callable[[Tensor], Tensor]
     if nonlinearity == "modrelu":
         assert bias is not None

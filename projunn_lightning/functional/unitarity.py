@@ -9,10 +9,12 @@ from projunn_lightning.linalg import full_precision, matrices_of
 
 @full_precision()
 def unitarity_error(weight: Tensor) -> Tensor:
-    """``|W^H W - I|_F / sqrt(p)``: zero on the Stiefel manifold, and independent of the size for a given rounding.
+    """The unitarity error ``|W^H W - I|_F / sqrt(p)``.
+
+    It is zero on the Stiefel manifold. For the same rounding of each entry it does not depend on the size.
 
     Args:
-        weight: matrices W, ``(*, n, p)``; a wide one (n < p) is measured as ``W W^H``.
+        weight: matrices W, ``(*, n, p)``. For a wide matrix (n < p) the error of ``W^H`` is returned.
 
     Returns:
         The errors ``(*)``, real.
@@ -28,13 +30,14 @@ def unitarity_error(weight: Tensor) -> Tensor:
 
 @full_precision()
 def estimate_unitarity_error(weight: Tensor, *, generator: Generator | None = None) -> Tensor:
-    """An estimate of :func:`unitarity_error` at O(n p), ``|W^H W x - x| / sqrt(p)`` with x normal; unbiased squared.
+    """An estimate of :func:`unitarity_error` in O(n p): ``|W^H W x - x| / sqrt(p)`` for a normally distributed x.
 
-    Its relative standard deviation is about ``p^(-1/2)`` where the error is spread over all directions, as rounding is.
+    The square of the estimate is an unbiased estimate of the squared error. Its relative standard deviation is about
+    ``p^(-1/2)`` if the error is spread over all directions, as a rounding error is.
 
     Args:
         weight: matrices W, ``(*, n, p)``.
-        generator: source of x, on the weight's device; torch's default one if None.
+        generator: the source of x, on the weight's device. If it is None, torch's default generator is used.
 
     Returns:
         The estimates ``(*)``, real.

@@ -1,4 +1,4 @@
-"""How matrices are held, and small dense algebra."""
+"""The classes that hold matrices, and the algebra of small dense matrices."""
 
 from projunn_lightning.linalg.dense import Dense, nearest_unitary, newton_schulz
 from projunn_lightning.linalg.holders import matrices_of

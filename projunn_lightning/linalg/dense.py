@@ -1,4 +1,4 @@
-"""Matrices that an ordinary tensor holds."""
+"""Matrices in an ordinary tensor."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from projunn_lightning.linalg.matrices import Matrices
 from projunn_lightning.linalg.precision import full_precision
 from projunn_lightning.linalg.small import identity
 
-_SMALL = 1 << 14  # numbers of matrices that a cache holds, whatever their order
-_FAR = 0.5  # |W^H W - I|_F below this bounds every singular value, so that Newton-Schulz converges
+_SMALL = 1 << 14  # matrices with at most this many entries fit into a cache, so the order of access does not matter
+_FAR = 0.5  # below this |W^H W - I|_F, every singular value is so close to 1 that Newton-Schulz converges
 
 
 class Dense(Matrices):
-    """Matrices ``(*, n, p)`` as one tensor of that shape; the methods write to its memory."""
+    """Matrices ``(*, n, p)`` in one tensor of that shape. The methods write to the memory of the tensor."""
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
@@ -26,12 +26,12 @@ class Dense(Matrices):
 
     @classmethod
     def holds(cls, tensor: Tensor) -> bool:
-        """True for every tensor: this is the last holder that is asked."""
+        """True for every tensor. This class is the last one that is asked."""
         return True
 
     @classmethod
     def of(cls, tensor: Tensor, chunks: int, flatten: bool) -> Dense:
-        """The matrices of a parameter, a view of it where its memory layout allows one and otherwise a copy.
+        """The matrices of a parameter: a view of it if its memory layout allows a view, otherwise a copy.
 
         The arguments are those of :func:`~projunn_lightning.linalg.matrices_of`.
         """
@@ -47,9 +47,9 @@ class Dense(Matrices):
         return type(self)(self.tensor.unsqueeze(0))
 
     def matmul(self, x: Tensor) -> Tensor:
-        # A product with a large matrix is fast where it reads the matrix in the order of its memory. For a transposed
-        # W, or for few columns, BLAS takes up to five times as long as for the same product transposed. A conjugate
-        # that torch has not computed yet is not computed for W either, but for the thin X.
+        # A product with a large matrix is fast if it reads the matrix in the order of its memory. For a transposed W,
+        # or for few columns, BLAS takes up to five times as long as for the transposed product. If W is a lazy
+        # conjugate, the thin X is conjugated instead of W.
         w = self.tensor
         if w.numel() <= _SMALL:
             return w @ x
@@ -99,7 +99,7 @@ class Dense(Matrices):
                 self.tensor.copy_(nearest_unitary(self.tensor))
                 return True
             w.add_(w @ residual, alpha=-0.5)
-            if norm.square() < torch.finfo(w.dtype).eps:  # the step has squared it, to less than the rounding
+            if norm.square() < torch.finfo(w.dtype).eps:  # the step has squared the error to less than rounding
                 return True
         return True
 
@@ -116,31 +116,34 @@ class Dense(Matrices):
 
 @full_precision()
 def nearest_unitary(weight: Tensor) -> Tensor:
-    """The nearest matrices with orthonormal columns (rows where wide), in every unitarily invariant norm.
+    """The nearest matrices with orthonormal columns (rows for wide matrices), in every unitarily invariant norm.
 
     The result is the unitary factor ``U V^H`` of the polar decomposition, computed from the SVD ``U S V^H`` of
-    ``weight`` ``(*, n, p)``. A rank-deficient matrix has several nearest ones, of which one is returned.
+    ``weight`` ``(*, n, p)``. A rank-deficient matrix has several nearest matrices, and one of them is returned.
 
     >>> nearest_unitary(torch.tensor([[2.0, 0.0], [0.0, -0.5]]))
     tensor([[ 1.,  0.],
             [ 0., -1.]])
     """
     u, _, vh = torch.linalg.svd(weight, full_matrices=False)
-    return newton_schulz(u @ vh)  # LAPACK's singular vectors are orthonormal to a multiple of the rounding only
+    return newton_schulz(u @ vh)  # LAPACK's singular vectors are off by a multiple of the rounding error
 
 
 @full_precision()
 def newton_schulz(weight: Tensor) -> Tensor:
-    """One Newton-Schulz step towards :func:`nearest_unitary`: ``W (3 I - W^H W) / 2``, two matrix products.
+    """One Newton-Schulz step towards :func:`nearest_unitary`: ``W (3 I - W^H W) / 2``, by two matrix products.
 
-    A step takes a small unitarity error e to about ``3/4 e^2``. It needs singular values below ``sqrt(3)``.
+    A step reduces a small unitarity error e to about ``3/4 e^2``. It needs singular values below ``sqrt(3)``.
 
     Args:
         weight: matrices W, ``(*, n, p)``.
+
+    Returns:
+        The new matrices ``(*, n, p)``.
     """
     wide = weight.shape[-2] < weight.shape[-1]
     w = weight.mH if wide else weight
-    w = w - 0.5 * (w @ _residual(w))  # a small correction rounds less than a product with a matrix near I
+    w = w - 0.5 * (w @ _residual(w))  # adding a small correction rounds less than multiplying by 1.5 I - 0.5 W^H W
     return w.mH if wide else w
 
 

@@ -1,7 +1,7 @@
 """Matrices of which each process holds a block.
 
-A thin factor is whole on every process. The product of the matrices with a thin factor is computed block by block and
-summed over the processes, which sends O(k N) numbers; a change of low rank is written by each process to its own block.
+Every process holds the whole of each thin factor. The product of the matrices and a thin factor is computed block by
+block and summed over the processes, which sends O(k N) numbers. Each process writes a low-rank change to its own block.
 No process ever holds a whole matrix.
 """
 
@@ -25,16 +25,15 @@ if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
 WIDTH = 64
-"""The number of columns that are looked at together; so many are whole on every process."""
+"""The number of columns of a matrix that every process holds at the same time."""
 
 Index = tuple[int | slice, ...]
 
 
 class Block(NamedTuple):
-    """A part of one of the matrices, a view of this process's memory.
+    """A part of one of the matrices, as a view of this process's memory.
 
-    A thin factor ``(*, n, k)`` of all the matrices is indexed by ``rows``, and one of shape ``(*, p, k)`` by
-    ``columns``.
+    ``rows`` indexes a thin factor ``(*, n, k)``, and ``columns`` indexes a thin factor ``(*, p, k)``.
     """
 
     rows: Index
@@ -43,13 +42,13 @@ class Block(NamedTuple):
 
 
 class Sharded(Matrices):
-    """Matrices ``(*, n, p)`` that the processes of a DTensor's mesh hold in blocks.
+    """Matrices ``(*, n, p)`` of which each process of a DTensor's mesh holds blocks.
 
     Args:
-        shape: the shape of all the matrices.
+        shape: the shape of the matrices, including the parts that other processes hold.
         blocks: the parts that this process holds.
-        groups: the process groups over which products are summed, one after the other.
-        local: this process's memory, of which the blocks are views.
+        groups: the process groups over which a product is summed, one group after the other.
+        local: this process's part of the tensor. The blocks are views of it.
     """
 
     def __init__(self, shape: torch.Size, blocks: list[Block], groups: list[Any], local: Tensor) -> None:
@@ -62,14 +61,14 @@ class Sharded(Matrices):
 
     @classmethod
     def holds(cls, tensor: Tensor) -> TypeGuard[DTensor]:
-        """Whether a tensor is a DTensor, as ``fully_shard`` and ``parallelize_module`` make them."""
-        # The module takes long to import, and where nobody has imported it there are no DTensors.
+        """Whether a tensor is a DTensor, such as ``fully_shard`` and ``parallelize_module`` create."""
+        # The import of this module takes long. If nobody has imported it, there are no DTensors.
         module = sys.modules.get("torch.distributed.tensor")
         return module is not None and isinstance(tensor, module.DTensor)
 
     @classmethod
     def of(cls, tensor: DTensor, chunks: int, flatten: bool) -> Sharded:
-        """The matrices of a DTensor, always a view of its memory.
+        """The matrices of a DTensor. They are always a view of its memory.
 
         The arguments are those of :func:`~projunn_lightning.linalg.matrices_of`.
 
@@ -83,11 +82,11 @@ class Sharded(Matrices):
         split = [getattr(placement, "dim", 0) for placement in placements]
         if any(isinstance(placement, Partial) for placement in placements) or (flatten and max(split) > 1):
             raise ConstraintError(
-                f"its placements {placements} leave a process no block of rows and columns; shard dim 0 or 1"
+                f"its placements {placements} do not leave each process a block of rows and columns; shard dim 0 or 1"
             )
         local = tensor.to_local()
         if not local.is_contiguous():
-            raise ConstraintError(f"a process's part of it is not contiguous, its strides are {local.stride()}")
+            raise ConstraintError(f"this process's part of it is not contiguous; its strides are {local.stride()}")
         _, start = compute_local_shape_and_global_offset(shape, mesh, placements)
         view = local
         if flatten:
@@ -124,7 +123,7 @@ class Sharded(Matrices):
         self.local.add_(other.local, alpha=alpha)
 
     def copy_where_(self, mask: Tensor, other: Self) -> None:
-        torch.where(mask, other.local, self.local, out=self.local)  # sharded matrices come one by one: G = 1
+        torch.where(mask, other.local, self.local, out=self.local)  # a group of sharded weights has one weight: G = 1
 
     def columns(self, index: Tensor) -> Tensor:
         return self.matmul(one_hot(index, self.shape[-1]).to(self.dtype).mT)
@@ -144,10 +143,10 @@ class Sharded(Matrices):
         return torch.linalg.vector_norm(torch.cat(columns, dim=-1), dim=-1) / min(self.shape[-2:]) ** 0.5
 
     def nearest_unitary_(self) -> bool:
-        """See :meth:`Matrices.nearest_unitary_`; by Newton-Schulz steps over blocks of :data:`WIDTH` columns.
+        """See :meth:`Matrices.nearest_unitary_`. It takes Newton-Schulz steps over blocks of :data:`WIDTH` columns.
 
-        Near the manifold one step is enough, from afar it takes some twenty or thirty. A singular matrix, or one that
-        nearly is, has no nearest unitary matrix that these steps find.
+        One step is enough near the manifold, and about twenty or thirty steps are needed far from it. For a singular or
+        nearly singular matrix these steps do not find a nearest unitary matrix.
         """
         norm = self.unsqueeze().spectral_norms()[0]
         if norm > 1.5 or 0 < norm < 0.7:
@@ -162,7 +161,7 @@ class Sharded(Matrices):
                     self.add_product(unit, -0.5 * scratch.mH.matmul(residual), out=self)
                 else:
                     self.add_product(-0.5 * scratch.matmul(residual), unit, out=self)
-            if squares < torch.finfo(self.dtype).eps:  # before the step, which squares what is left
+            if squares < torch.finfo(self.dtype).eps:  # measured before the step, which has squared the error
                 return True
         return False
 
@@ -176,7 +175,7 @@ class Sharded(Matrices):
         return self.local.new_empty(size)
 
     def _with_memory(self, local: Tensor) -> Self:
-        """Matrices that are held alike, in other memory of the same layout."""
+        """Matrices that are held in the same way, in other memory of the same layout."""
         start = self.local.storage_offset()
         blocks = [
             Block(rows, columns, local.as_strided(values.shape, values.stride(), values.storage_offset() - start))
@@ -185,7 +184,7 @@ class Sharded(Matrices):
         return type(self)(self.shape, blocks, self.groups, local)
 
     def _residuals(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield E, the next :data:`WIDTH` columns of I, and ``(W^H W - I) E`` of a tall W, until the end of I."""
+        """Yield E and ``(W^H W - I) E`` of a tall W, where E is in turn each block of :data:`WIDTH` columns of I."""
         w = self.tall()
         p = w.shape[-1]
         for start in range(0, p, WIDTH):
@@ -194,19 +193,19 @@ class Sharded(Matrices):
             yield unit, w.mH.matmul(w.matmul(unit)) - unit
 
     def _summed(self, thin: Tensor) -> Tensor:
-        """The sum of a tensor over all processes, in place; every process gets the same bits."""
+        """Sum a tensor over the processes in place and return it. Every process gets the same bits."""
         for group in self.groups:
             dist.all_reduce(torch.view_as_real(thin) if thin.is_complex() else thin, group=group)
         return thin
 
 
 def gathered(tensor: Tensor | None) -> Tensor | None:
-    """All of a tensor on every process; a tensor that is not sharded, or None, as it is."""
+    """The whole of a sharded tensor on every process. Any other tensor, or None, is returned as it is."""
     return tensor.full_tensor() if tensor is not None and Sharded.holds(tensor) else tensor
 
 
 def scattered_(target: Tensor, whole: Tensor) -> None:
-    """Copy a whole tensor into one that may be sharded; each process takes its part."""
+    """Copy a whole tensor to a target that may be sharded. Each process copies its own part."""
     if Sharded.holds(target):
         from torch.distributed.tensor import distribute_tensor
 
@@ -215,8 +214,8 @@ def scattered_(target: Tensor, whole: Tensor) -> None:
 
 
 def reshard(module: nn.Module) -> None:
-    """Undo what FSDP2 has gathered for a forward pass, as FSDP2 itself does after a backward pass only."""
-    fsdp = sys.modules.get("torch.distributed.fsdp")  # it takes long to import, too
+    """Free the parameters that FSDP2 gathered for a forward pass, which it frees only after a backward pass."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")  # the import of this module takes long, too
     if fsdp is not None:
         for each in module.modules():
             if isinstance(each, fsdp.FSDPModule):
@@ -224,7 +223,7 @@ def reshard(module: nn.Module) -> None:
 
 
 def _blocks(view: Tensor, start: tuple[int, ...]) -> Iterator[Block]:
-    """One block of each matrix of a batch ``(*, n, p)``."""
+    """Yield one block of each matrix of a batch ``(*, n, p)``."""
     rows, columns = (slice(start[d], start[d] + view.shape[d]) for d in (-2, -1))
     for index in product(*map(range, view.shape[:-2])):
         matrix = tuple(i + first for i, first in zip(index, start, strict=False))
@@ -232,7 +231,7 @@ def _blocks(view: Tensor, start: tuple[int, ...]) -> Iterator[Block]:
 
 
 def _blocks_of_chunks(view: Tensor, start: tuple[int, ...], chunks: int, n: int) -> Iterator[Block]:
-    """Blocks of matrices stacked along dim 0; the rows of a process may begin and end within a matrix."""
+    """Yield blocks of matrices stacked along dim 0. A process's rows may begin and end within a matrix."""
     columns = slice(start[1], start[1] + view.shape[1])
     for chunk in range(chunks):
         first, last = max(start[0], chunk * n), min(start[0] + len(view), (chunk + 1) * n)

@@ -1,4 +1,4 @@
-"""What happens at ``optimizer.step()``."""
+"""The projector, which replaces the steps of an optimizer by steps on the manifold."""
 
 from projunn_lightning.optim.projector import Projector
 from projunn_lightning.optim.settings import ProjUNNSettings, as_patterns, check_names

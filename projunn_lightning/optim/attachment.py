@@ -1,4 +1,4 @@
-"""One optimizer whose steps move constrained weights on the manifold."""
+"""The hooks of one optimizer, which move its constrained weights on the manifold."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from projunn_lightning.optim.settings import ProjUNNSettings
 from projunn_lightning.optim.step import Group, OnUpdate, Pair, grouped
 
 _Link = tuple[dict[str, Any], str, object]
-"""A dictionary of a module, a key of it, and the child or parameter that stands there."""
+"""A dictionary of a module, one of its keys, and the child module or parameter under this key."""
 
 
 class Owner(Protocol):
-    """What an attachment asks of the :class:`~projunn_lightning.Projector` that it belongs to."""
+    """The part of the :class:`~projunn_lightning.Projector` that an attachment uses."""
 
     module: nn.Module
     settings: ProjUNNSettings
@@ -34,17 +34,17 @@ class Owner(Protocol):
         """The constraints of all weights, by name."""
 
     def held_by(self, optimizer: Optimizer) -> list[Pair]:
-        """The constrained weights that an optimizer holds, and their parameters."""
+        """The constrained weights that an optimizer holds, with their parameters."""
 
     def choose_again(self, attachment: Attachment) -> None:
-        """Choose the weights of an attachment anew, after something has changed."""
+        """Choose the weights of an attachment again, because the parameters or their layouts have changed."""
 
 
 class Attachment:
     """The hooks of one optimizer.
 
-    Before a step the weights are copied. After it the difference is the update, which the method replaces. A step that
-    an exception broke off is undone at the next step, or by :meth:`detach`.
+    Before a step the weights are copied. After the step the difference is the update, which is replaced by a step on
+    the manifold. A step that was interrupted by an exception is undone at the next step, or by :meth:`detach`.
 
     Args:
         owner: the projector.
@@ -56,7 +56,7 @@ class Attachment:
         self.optimizer = optimizer
         self.groups: list[Group] = []
         self._open: list[Group] = []  # the groups of a step that is not finished
-        self._depth = 0  # of steps within steps
+        self._depth = 0  # the depth of nested steps
         self._coordinates: list[RemovableHandle] = []
         self.hold()
         self._handles = [
@@ -65,7 +65,7 @@ class Attachment:
         ]
 
     def hold(self) -> None:
-        """Take the weights that the optimizer holds now, and remember what there is in order to notice a change."""
+        """Take the weights that the optimizer holds now, and remember the parameters to notice later changes."""
         self.pairs = self.owner.held_by(self.optimizer)
         self.groups = grouped(self.pairs, self.owner.settings)
         self._links = links_to(self.owner.module, self.owner.constraints)
@@ -75,7 +75,7 @@ class Attachment:
         self._change_coordinates()
 
     def _change_coordinates(self) -> None:
-        """In skew coordinates, let the gradients of the weights reach the optimizer in the Lie algebra."""
+        """In skew coordinates, add hooks that give the optimizer the gradients in the Lie algebra."""
         for handle in self._coordinates:
             handle.remove()
         self._coordinates = []
@@ -99,7 +99,7 @@ class Attachment:
         return [(each.dtype, each.device, each.shape, each.requires_grad) for _, each in self.pairs]
 
     def detach(self) -> None:
-        """Remove the hooks, and undo a step that was broken off."""
+        """Remove the hooks, and undo an interrupted step."""
         for handle in (*self._handles, *self._coordinates):
             handle.remove()
         self._undo()
@@ -114,47 +114,48 @@ class Attachment:
 
     @torch.no_grad()
     def _before_step(self, *_: Any) -> None:
-        if 0 < self._depth < hooked_steps(self.optimizer):  # the step of a base class runs within the optimizer's own
+        if 0 < self._depth < hooked_steps(self.optimizer):  # a base class's step inside the step
             self._depth += 1
             return
         self._depth = 1
-        self._undo()  # an earlier step has raised, and somebody has caught the exception
+        self._undo()  # an earlier step has raised an exception, which was caught elsewhere
         self._refresh()
         for group in self.groups:
             group.snapshots.take()
-        self._open = self.groups  # only now is there something to go back to
+        self._open = self.groups  # from now on there are snapshots to restore
 
     @torch.no_grad()
     def _after_step(self, *_: Any) -> None:
         self._depth = max(self._depth, 1) - 1
         if self._depth:
             return
-        groups = self._open  # there are none where the optimizer was attached inside of its step
+        groups = self._open  # empty if the optimizer was attached during its step
         try:
             with full_precision():
                 for group in groups:
                     group.update(self.owner.on_update)
                 for group in groups:
                     group.finish()
-        except BaseException:  # Ctrl-C among them
+        except BaseException:  # including KeyboardInterrupt
             self._undo()
             raise
         self._open = []
         self._note_versions()
-        self._refresh()  # a parameter may have joined the optimizer inside of its closure
+        self._refresh()  # a parameter may have joined the optimizer in its closure
 
     def _refresh(self) -> None:
         if not self._changed():
             return
-        reshard(self.owner.module)  # an evaluation may have left other objects in place of the optimizer's
+        reshard(self.owner.module)  # an evaluation may have left gathered parameters in the module
         if self._changed():
             self.owner.choose_again(self)
             self.hold()
 
     def _changed(self) -> bool:
-        """Whether another object, dtype, device or shape is there than at the last step, or somebody wrote to a weight.
+        """Whether an object, a layout or the values of a weight have changed since the last step.
 
-        Only changes in place that torch counts are seen, and not those of ``parameter.data``. The method runs twice a step over all weights, and so does not look parameters up by their names.
+        Only changes in place that torch counts are seen, which those of ``parameter.data`` are not. This check runs
+        twice in each step over all weights, so it does not look up parameters by their names.
         """
         now = list(parameters_of(self.optimizer))
         return (
@@ -167,10 +168,10 @@ class Attachment:
 
 
 def to_skew(constraint: Constraint, parameter: Tensor, gradient: Tensor) -> Tensor:
-    """A gradient G of square matrices W in the coordinates of the Lie algebra, ``(G W^H - W G^H) / 2``.
+    """The gradient G of square matrices W in the coordinates of the Lie algebra, ``(G W^H - W G^H) / 2``.
 
-    It is linear in G, and so right for the parts of an accumulated gradient, for averages over processes and for a
-    scaled loss. Weights are updated in place, so that W is the weight at the time of the backward pass.
+    The result is linear in G, and therefore right for the parts of an accumulated gradient, for averages over processes
+    and for a scaled loss. Weights are updated in place, so W is the weight at the time of the backward pass.
     """
     with full_precision():
         w, g = constraint.matrices(parameter.detach()).whole(), constraint.matrices(gradient).whole()
@@ -186,13 +187,13 @@ def parameters_of(optimizer: Optimizer) -> Iterator[Tensor]:
 
 
 def links_to(module: nn.Module, names: Iterable[str]) -> list[_Link]:
-    """The links that lead from a module to its parameters; a module or parameter that is replaced breaks one."""
+    """The links from a module to its parameters. Replacing a child module or a parameter breaks a link."""
     links: dict[tuple[int, str], _Link] = {}
     for name in names:
         *path, leaf = name.split(".")
         owner = module
         for part in path:
-            while part not in owner._modules:  # torch.compile's wrapper answers to the names of what it wraps
+            while part not in owner._modules:  # a wrapper of torch.compile accepts these names
                 owner = _follow(links, owner, "_orig_mod")
             owner = _follow(links, owner, part)
         while leaf not in owner._parameters:

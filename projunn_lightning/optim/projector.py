@@ -1,4 +1,4 @@
-"""projUNN for any torch optimizer: its update is taken at rank k and projected back to the manifold."""
+"""projUNN for any torch optimizer, without Lightning."""
 
 from __future__ import annotations
 
@@ -35,31 +35,32 @@ from projunn_lightning.optim.weight import ConstrainedWeight
 class Projector:
     """Keeps the constrained parameters of a module unitary under any optimizer, without Lightning.
 
-    ``attach`` hooks the optimizers: before a step each constrained weight is copied; after it the difference is the
-    update, which is approximated at rank k and applied as a rotation of the weight. Gradient accumulation, several
-    optimizers, closures and a GradScaler that skips steps need no care: the hooks run when a step really happens. A
-    parameter that joins an optimizer later, of a new module too, is constrained from that step on.
+    ``attach`` adds hooks to the optimizers. Before a step each constrained weight is copied. After the step the
+    difference is the update, which is approximated at rank k and applied as a rotation of the weight. The hooks run
+    only when a step really happens, so they work with gradient accumulation, several optimizers, closures and a
+    GradScaler that skips steps. A parameter that joins an optimizer later is constrained from that step on, even if it
+    belongs to a new module.
 
     An update with a NaN or an infinity leaves the weight as it was and is counted in :attr:`skipped_updates`. The
-    optimizer's own state (momentum, averages) has taken the NaN in, however, and may keep its next updates so.
+    optimizer's own state (momentum, averages) may keep the NaN, and then its next updates are not finite either.
 
     It is a context manager, too: ``with Projector(model).attach(optimizer):`` detaches it at the end of the block.
 
     Args:
-        module: the module whose parameters are constrained: those declared by
-            :func:`~projunn_lightning.orthogonal`, and those that ``parameters`` chooses.
+        module: the module whose parameters are constrained: the parameters that are declared by
+            :func:`~projunn_lightning.orthogonal`, and the parameters that ``parameters`` chooses.
         parameters: glob patterns over ``module.named_parameters()``, such as ``"encoder.*.weight_hh_l*"``. The
             parameters that they choose are moved to the nearest unitary matrix when the projector is attached.
         settings: the settings of the method, see :class:`~projunn_lightning.optim.ProjUNNSettings`.
 
     Attributes:
         settings: the settings.
-        on_update: None, or a function that is shown every update; see
+        on_update: None, or a function that is called with every update, see
             :data:`projunn_lightning.optim.OnUpdate`.
 
     Raises:
         ConfigError: if a setting is unknown, of the wrong type or out of range.
-        ConstraintError: if a pattern matches nothing, or a parameter cannot be constrained.
+        ConstraintError: if a pattern matches nothing, or if a parameter cannot be constrained.
 
     >>> from projunn_lightning import orthogonal
     >>> from projunn_lightning.functional import unitarity_error
@@ -91,9 +92,13 @@ class Projector:
         return {weight.name: weight.constraint for weight in self._weights.values()}
 
     def leave(self, names: Iterable[str]) -> Self:
-        """Leave weights to another projector, those of these names that this one would constrain.
+        """Do not constrain the weights with these names. Another projector constrains them.
 
-        It is for several projectors of one module, before they are attached: each weight belongs to one of them.
+        If a module has several projectors, each weight must belong to one of them. Call this method before
+        :meth:`attach`.
+
+        Returns:
+            The projector itself.
         """
         self._left |= set(names)
         self._weights = {name: weight for name, weight in self._weights.items() if name not in self._left}
@@ -101,12 +106,12 @@ class Projector:
 
     @property
     def groups(self) -> list[Group]:
-        """The weights that are updated together, of all attached optimizers."""
+        """The groups of weights that are updated together, for all attached optimizers."""
         return [group for attachment in self._attachments for group in attachment.groups]
 
     def _choose(self) -> dict[str, ConstrainedWeight]:
-        """The weights to constrain in the module as it is now; those known already are among them."""
-        # By parameter, as a tied weight is constrained once.
+        """The weights to constrain in the module as it is now, including the weights that are known already."""
+        # The keys are ids of parameters, because a tied weight is constrained once.
         distinct = {id(self._parameter(weight)): weight for weight in self._weights.values()}
         refuse_flat(self.module)
         constraints = select(self.module, self._patterns)
@@ -139,7 +144,7 @@ class Projector:
             self._check_sharded(name)
 
     def _check_sharded(self, name: str) -> None:
-        """Check that the settings fit a weight of which this process holds a part only."""
+        """Check that the settings fit a weight of which this process holds only a part."""
         settings, sharded = self.settings, f"and {name} is sharded"
         if settings.rank == "full":
             raise ConstraintError(f"rank='full' needs the whole weight on one process, {sharded}; choose a number")
@@ -153,27 +158,30 @@ class Projector:
             )
 
     def _parameter(self, weight: ConstrainedWeight) -> Tensor:
-        # It is looked up anew each time, because a strategy may have replaced the parameter object.
+        # The parameter is looked up each time, because a strategy may have replaced the parameter object.
         try:
             return self.module.get_parameter(weight.name)
         except AttributeError:
             raise ConstraintError(
-                f"the constrained parameter {weight.name} is gone from {type(self.module).__name__}: while it is "
-                "trained it may be replaced by another parameter, but not removed, pruned or parametrized"
+                f"the constrained parameter {weight.name} is gone from {type(self.module).__name__}: during training "
+                "it may be replaced by another parameter, but not removed, pruned or parametrized"
             ) from None
 
     # ---- attaching ----
 
     def attach(self, *optimizers: Optimizer) -> Self:
-        """Hook the optimizers that hold the constrained parameters.
+        """Add hooks to the optimizers that hold the constrained parameters.
 
-        A weight that is not unitary is moved to the nearest unitary matrix: one newly chosen by a pattern, and, with a
-        warning, one that lost its unitarity since it was declared (an unconstrained checkpoint was loaded).
+        A weight that is not unitary is moved to the nearest unitary matrix. If it was declared orthogonal, there is a
+        warning, because it has lost its unitarity (for example, an unconstrained checkpoint was loaded).
+
+        Returns:
+            The projector itself.
 
         Raises:
-            ConstraintError: if a constrained parameter that requires a gradient is held by none of them, is not in
-                full precision any more, or is not finite; or if another projector, attached to the same optimizer,
-                constrains one of the weights. No weight has been touched then.
+            ConstraintError: if a constrained parameter that requires a gradient is held by none of the optimizers, is
+                no longer in full precision, or is not finite; or if another projector that is attached to the same
+                optimizer constrains one of the weights. No weight has been changed then.
             ProjUNNError: if this projector is attached already.
         """
         if self._attachments:
@@ -202,7 +210,7 @@ class Projector:
                         )
 
     def _refuse_skew(self, optimizers: Iterable[Optimizer]) -> None:
-        """Check that the optimizers can work in skew coordinates, where they are asked for."""
+        """Check that the optimizers can work in skew coordinates, if the settings ask for them."""
         if self.settings.coordinates != "skew":
             return
         for optimizer in optimizers:
@@ -222,15 +230,15 @@ class Projector:
     def detach(self) -> None:
         """Remove the hooks.
 
-        The weights stay as they are, but the weights of an optimizer that was stopped in mid-step go back to their
-        values before that step.
+        The weights stay as they are. Only the weights of an optimizer that was stopped in the middle of a step go back
+        to their values before that step.
         """
         for attachment in self._attachments:
             attachment.detach()
         self._attachments = []
 
     def __enter__(self) -> Self:
-        """Return the projector, which :meth:`detach` is called for at the end of the ``with`` block."""
+        """Return the projector. At the end of the ``with`` block :meth:`detach` is called."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -241,10 +249,10 @@ class Projector:
         return {id(each.optimizer) for each in self._attachments} == set(map(id, optimizers))
 
     def recheck(self) -> None:
-        """Look at the weights as :meth:`attach` did, after other values have been loaded.
+        """Check the weights again as in :meth:`attach`, after other values have been loaded.
 
         Raises:
-            ConstraintError: as :meth:`attach`.
+            ConstraintError: see :meth:`attach`.
         """
         self._start(list(self._weights.values()), [each.optimizer for each in self._attachments])
         for attachment in self._attachments:
@@ -259,7 +267,7 @@ class Projector:
         ids = set(map(id, held))
         for weight in weights:
             parameter = self._parameter(weight)
-            check(weight.name, parameter, weight.constraint)  # a strategy may have changed precision or placements
+            check(weight.name, parameter, weight.constraint)  # a strategy may have changed it
             self._check_settings(weight.name, parameter, weight.constraint)
             check_finite(weight.name, parameter, weight.constraint)
             if parameter.requires_grad and id(parameter) not in ids:
@@ -279,7 +287,7 @@ class Projector:
                     f"{self.settings.tolerance:.0e}; it is moved to the nearest unitary matrix",
                     stacklevel=3,
                 )
-            # A double that is off by more than 1e-10 was a float32 once, and unitary to the rounding of that only.
+            # A float64 weight whose error is above 1e-10 was a float32 weight before, and has the rounding of float32.
             if off or (torch.finfo(parameter.dtype).eps < 1e-10 and error > 1e-10):
                 initialise_(weight.name, parameter, weight.constraint)
                 weight.forget()
@@ -296,20 +304,20 @@ class Projector:
                     stacklevel=3,
                 )
 
-    # ---- what the attachments ask ----
+    # ---- the methods that attachments call ----
 
     def held_by(self, optimizer: Optimizer) -> list[Pair]:
         """The constrained weights that an optimizer holds, and their parameters."""
         return self._among(self._weights.values(), parameters_of(optimizer))
 
     def choose_again(self, attachment: Attachment) -> None:
-        """Choose the weights of an attachment anew, check them, and make those unitary that are not known to be."""
+        """Choose and check the weights of an attachment again, and make new or changed weights unitary."""
         optimizer, before = attachment.optimizer, [weight for weight, _ in attachment.pairs]
         joined = self._among(self._choose().values(), parameters_of(optimizer))
         held = itertools.chain(*(parameters_of(each.optimizer) for each in self._attachments))
         self._check({*before, *(weight for weight, _ in joined)}, held)
         self._weights |= {weight.name: weight for weight, _ in joined}
-        # The others are as they were, and to look at them takes as long as many steps.
+        # The other weights have not changed, and checking them takes as long as many steps.
         same = attachment.unchanged()
         changed = [weight for weight, parameter in joined if id(parameter) not in same]
         for weight in changed:
@@ -318,22 +326,22 @@ class Projector:
         self._warn_of_weight_decay(optimizer, [weight for weight, _ in joined if weight not in before])
 
     def _among(self, weights: Iterable[ConstrainedWeight], parameters: Iterable[Tensor]) -> list[Pair]:
-        """The weights whose parameters are among the given ones, each parameter once where it is tied."""
+        """The weights whose parameters are among the given parameters. A tied parameter is returned once."""
         ids = set(map(id, parameters))
         found = {id(parameter): (weight, parameter) for weight in weights for parameter in [self._parameter(weight)]}
         return [pair for key, pair in found.items() if key in ids]
 
-    # ---- what can be asked and saved ----
+    # ---- numbers and state ----
 
     def unitarity_errors(self) -> dict[str, Tensor]:
         """The unitarity error of each constrained parameter (the largest of its matrices), by name.
 
-        The errors of sharded parameters are summed over the processes, so that all of them have to ask.
+        The errors of sharded parameters are summed over the processes, so all processes must call this method.
         """
         return unitarity_errors(self.module, self.constraints)
 
     def effective_rates(self) -> dict[str, float]:
-        """The learning rate of each constrained weight that an optimizer holds, over its divider, by name."""
+        """The learning rate of each weight that an attached optimizer holds, divided by its divider, by name."""
         rates = {}
         for attachment in self._attachments:
             for group in attachment.optimizer.param_groups:
@@ -343,29 +351,29 @@ class Projector:
 
     @property
     def skipped_updates(self) -> Tensor:
-        """How many updates were not finite and left their weight untouched, over all weights; a scalar tensor."""
+        """The number of updates of all weights that were skipped because they were not finite, a scalar tensor."""
         counts = [weight.skipped for weight in self._weights.values()] or [torch.zeros((), dtype=torch.long)]
         return torch.stack([count.to(counts[0].device) for count in counts]).sum()
 
     @property
     def reorthonormalisations(self) -> int:
-        """How many times a weight's drift was corrected, over all weights."""
+        """The number of times that the drift of a weight was corrected, over all weights."""
         return sum(weight.reorthonormalisations for weight in self._weights.values())
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
-        """The state of each weight: what a resumed run needs to repeat an unbroken one."""
+        """The state of each weight by name, which a resumed run needs to repeat an uninterrupted run."""
         return {weight.name: weight.state_dict() for weight in self._weights.values()}
 
     def load_state_dict(self, state: dict[str, dict[str, Any]]) -> None:
-        """Load what :meth:`state_dict` returned; a weight that the state does not know starts afresh."""
+        """Load a state that :meth:`state_dict` returned. A weight that is not in the state keeps its own state."""
         for name, values in state.items():
             if (weight := self._weights.get(name)) is not None:
                 weight.load_state_dict(values)
         for attachment in self._attachments:
-            attachment.hold()  # the state of its weights lies in its own tensors
+            attachment.hold()  # the groups of an attachment hold the state in tensors of their own
 
 
 def unwrapped(optimizer: Optimizer) -> Optimizer:
-    """The optimizer that Lightning Fabric's wrapper steps, and that is handed to the hooks."""
+    """The optimizer inside of Lightning Fabric's wrapper, which is the one that calls the hooks."""
     inner = getattr(optimizer, "optimizer", None)
     return inner if isinstance(inner, Optimizer) else optimizer

@@ -1,4 +1,4 @@
-"""The settings of the method: the one place where they, their checks and their documentation stand."""
+"""The settings of the method, with their checks and their documentation."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ class ProjUNNSettings:
     """How the optimizer's update of a constrained weight is applied.
 
     Args:
-        rank: k, the rank at which an update is taken, from 1 to the smaller side of each weight; or ``"full"``, the
-            whole update by dense algebra in O(N^3), where that is affordable.
-        retraction: the way back to the manifold, a name in ``functional.RETRACTIONS``. The paper's are
+        rank: k, the rank at which an update is approximated, from 1 to the smaller side of each weight; or ``"full"``
+            for the whole update by dense algebra in O(N^3).
+        retraction: the way back to the manifold, a name in ``functional.RETRACTIONS``. The paper's retractions are
             ``"exponential"`` (projUNN-T) and ``"polar"`` (projUNN-D).
-        sampler: how the rank-k part of an update is found, a name in ``functional.SAMPLERS``. The paper's are
-            ``"lsi"`` and ``"column"``; ``"tangent"`` settles where the gradient is normal to the manifold.
-        feedback: rho, the share of what rank k left out of the last updates that is added to the next one, from 0 to
-            below 1. It keeps a residual as large as the weight, and wants a smaller learning rate: about (1 - rho)
-            times the former in problems without noise.
-        coordinates: ``"weight"``, in which the optimizer sees the weight's gradient as it is; or ``"skew"``, in which
-            it sees the gradient in the Lie algebra, a skew matrix, for square weights. An optimizer that scales each
-            entry, such as RMSprop or Adam, often learns faster in them.
-        lr_divider: divides the update of constrained weights (the paper's separate unitary learning rate); a number, or
-            a function that takes the number of a weight's updates so far to one.
-        tolerance: the unitarity error to stay below; half of it triggers a re-orthonormalisation.
-        seed: seeds the random sketches, which are a function of (seed, step, parameter name) alone.
+        sampler: the method that finds the rank-k part of an update, a name in ``functional.SAMPLERS``. The paper's
+            samplers are ``"lsi"`` and ``"column"``. ``"tangent"`` settles where the gradient is normal to the manifold.
+        feedback: rho, from 0 to below 1. Rank k leaves a residual out of each update; the share rho of the residual is
+            added to the next update. The residual is kept in memory and is as large as the weight. Feedback needs a
+            smaller learning rate: in problems without noise, about (1 - rho) times the learning rate without it.
+        coordinates: ``"weight"``: the optimizer gets the gradient of the weight as it is; or ``"skew"``: it gets the
+            gradient in the Lie algebra, which is a skew-Hermitian matrix. ``"skew"`` needs square weights. An optimizer
+            that scales each entry, such as RMSprop or Adam, often learns faster with it.
+        lr_divider: the number by which the updates of constrained weights are divided, as the paper's separate learning
+            rate of unitary weights; or a function that returns this number for the number of a weight's updates so far.
+        tolerance: the bound below which the unitarity error is kept. A weight is re-orthonormalised when the error
+            passes half of the tolerance.
+        seed: the seed of the random sketches. A sketch depends on the seed, the step and the parameter's name only.
 
     Raises:
         ConfigError: if a value has the wrong type, is unknown, is out of range, or does not go with another one.
@@ -66,10 +67,10 @@ class ProjUNNSettings:
         one_of("coordinates", self.coordinates, ("weight", "skew"), ConfigError)
 
     def divider(self, step: int) -> float:
-        """The divider of a weight's update after so many updates.
+        """The divider of a weight's update after a number of updates.
 
         Raises:
-            ConfigError: if it is no positive number.
+            ConfigError: if the divider is not a positive number.
         """
         value = self.lr_divider(step) if callable(self.lr_divider) else self.lr_divider
         _check_type("lr_divider", value, (int, float), "a number")
@@ -82,7 +83,7 @@ def check_names(settings: dict[str, Any]) -> None:
     """Check that every keyword is the name of a setting.
 
     Raises:
-        ConfigError: naming the first that is none, with near misses.
+        ConfigError: naming the first keyword that is not, with near misses.
     """
     names = [field.name for field in fields(ProjUNNSettings)]
     for name in settings:
@@ -91,10 +92,10 @@ def check_names(settings: dict[str, Any]) -> None:
 
 
 def as_patterns(parameters: object) -> list[str]:
-    """The glob patterns of the argument ``parameters``: one, several or None.
+    """The glob patterns in the argument ``parameters``, which may be one pattern, several patterns or None.
 
     Raises:
-        ConfigError: if it is anything else.
+        ConfigError: if the argument is anything else.
     """
     patterns = [parameters] if isinstance(parameters, str) else parameters or []
     if isinstance(patterns, list | tuple | set | frozenset) and all(isinstance(each, str) for each in patterns):

@@ -1,4 +1,4 @@
-"""Where the snapshots of weights lie, and where their updates are computed."""
+"""The memory in which the snapshots of weights lie and the updates of weights are computed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from projunn_lightning.linalg import Dense, Matrices
 class Snapshots(Protocol):
     """The snapshots of parameters whose matrices have one shape.
 
-    The matrices of all parameters stand along a new first dimension, ``(G, *, n, p)`` for G parameters.
+    The matrices of all parameters have a new first dimension, ``(G, *, n, p)`` for G parameters.
     """
 
     def take(self) -> None:
@@ -25,17 +25,17 @@ class Snapshots(Protocol):
         """Write the copies back to the parameters."""
 
     def subtract(self) -> tuple[Matrices, Matrices]:
-        """The matrices W of the copies, and D = (parameter - copy), in memory that :meth:`store` takes."""
+        """The matrices W of the copies, and D = (parameter - copy) in memory from which :meth:`store` writes."""
 
     def store(self) -> None:
-        """Write to the parameters what now stands in the memory of D."""
+        """Write the present contents of the memory of D to the parameters."""
 
     def residuals(self) -> tuple[Matrices, list[Tensor]]:
-        """Zeros for matrices ``(G, *, n, p)``, and the views of their memory that are shaped as the parameters."""
+        """Zero matrices ``(G, *, n, p)``, and views of their memory with the shapes of the parameters."""
 
 
 class LargeWeight:
-    """One parameter; D is computed in the parameter's own memory, where that can be viewed as matrices."""
+    """One parameter. D is computed in the parameter's own memory if this can be viewed as matrices."""
 
     def __init__(self, parameter: Tensor, constraint: Constraint) -> None:
         self.parameter = parameter
@@ -50,7 +50,7 @@ class LargeWeight:
 
     def subtract(self) -> tuple[Matrices, Matrices]:
         self.parameter.sub_(self.before)
-        # The view is made anew each time: somebody may have given the parameter other memory.
+        # A new view is made each time, because other code may have given the parameter other memory.
         self.update = self.constraint.matrices(self.parameter).unsqueeze()
         return self.constraint.matrices(self.before).unsqueeze(), self.update
 
@@ -63,7 +63,7 @@ class LargeWeight:
 
 
 class SmallWeights:
-    """Several parameters of one shape, stacked: there the calls cost more than the copies."""
+    """Several small parameters of one shape, which are stacked because calls cost more than copies."""
 
     def __init__(self, parameters: list[Tensor], constraint: Constraint) -> None:
         self.parameters = parameters

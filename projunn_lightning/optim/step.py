@@ -1,4 +1,4 @@
-"""From the snapshot of a weight and what the optimizer made of it to the new weight on the manifold."""
+"""The step of a group of weights: the update of the optimizer is replaced by a step on the manifold."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from projunn_lightning.optim.snapshots import LargeWeight, SmallWeights, Snapsho
 from projunn_lightning.optim.weight import ConstrainedWeight
 
 CHECK_EVERY = 64
-"""Steps between two estimates of the drift. Rounding adds about 1e-8 a step (float32), so they come in good time."""
+"""The number of steps between two estimates of the drift. In float32, rounding adds about 1e-8 to it per step."""
 
 SMALL = 1 << 18
 """Weights with at most this many entries are updated in batches of equal shape, because call overhead dominates."""
 
 OnUpdate = Callable[[list[str], Update, Direction, Matrices | None], None]
-"""It is called with the names of G weights, their updates, what was sampled of them, and their residuals so far."""
+"""A function of the names of G weights, their updates, the sampled directions and the residuals before the step."""
 
 Pair = tuple[ConstrainedWeight, Tensor]
 """A weight and its parameter."""
@@ -48,7 +48,7 @@ class Group:
         )
         self._generators = [Generator(self.device) for _ in pairs]
         self._seeds = [seed_for(f"{settings.seed}/{weight.name}") for weight in self.weights]
-        # The states of all weights lie in one tensor each, of which every weight holds a view.
+        # One tensor holds the counters of all weights. Each weight holds a view of it.
         self._skipped = torch.stack([weight.skipped.to(self.device) for weight in self.weights])
         for weight, skipped in zip(self.weights, self._skipped, strict=True):
             weight.skipped = skipped
@@ -57,7 +57,7 @@ class Group:
         self._undo: tuple[Tensor, Tensor | None, list[Tensor | None]] | None = None
 
     def restore(self) -> None:
-        """Go back to the snapshots, and to the state of the weights before an update that was broken off."""
+        """Restore the snapshots, and the state of the weights before an interrupted update."""
         self.snapshots.restore()
         if self._undo is not None:
             skipped, self._basis, bases = self._undo
@@ -72,7 +72,7 @@ class Group:
         w, d = self.snapshots.subtract()
         finite = self._full(w, d) if self.settings.rank == "full" else self._sampled(w, d, on_update)
         self.snapshots.store()
-        self._latest = d  # which holds the new weights now
+        self._latest = d  # the memory of D holds the new weights now
         self._skipped.add_(~finite)
 
     def finish(self) -> None:
@@ -85,26 +85,26 @@ class Group:
             self._correct_drift(due)
 
     def _sampled(self, w: Matrices, d: Matrices, on_update: OnUpdate | None) -> Tensor:
-        """Turn updates D into the new weights by their rank-k part; returns which of them are finite, ``(G,)``."""
+        """Replace the updates D by the new weights, by rank-k parts; return which updates are finite, ``(G,)``."""
         sampler, settings = SAMPLERS[self.settings.sampler], self.settings
         if self._residual is not None:
             d.add_(self._residual, alpha=settings.feedback)
         update = Update(d, w, skew=settings.coordinates == "skew")
-        # A sampler with a warm basis draws nothing.
+        # A sampler that has a basis draws no random numbers, so its generators need no new seeds.
         generators = self._generators if sampler.basis_rows and self._basis is not None else self._seeded()
         basis = self._warm_basis(update, sampler, generators)
         direction, next_basis = sampler.sample(update, int(settings.rank), generators, basis)
         if on_update is not None:
             on_update([weight.name for weight in self.weights], update, direction, self._residual)
         change = direction.change(RETRACTIONS[settings.retraction], update, self._divider(d))
-        # Whatever is not finite in D shows in these thin factors; they are zeroed without a host synchronisation.
+        # If D is not finite, neither are these thin factors. They are set to zero without a host synchronisation.
         finite = torch.isfinite(change.left.flatten(1).sum(1) + change.right.flatten(1).sum(1))
         mask = finite.view(-1, *[1] * (change.left.ndim - 1))
         if self._residual is not None:
             self._leave_out(update, change, finite, mask)
         w.add_product(torch.where(mask, change.left, 0), torch.where(mask, change.right, 0), out=d)
         if next_basis is not None and basis is not None:
-            # An update that is zero or skipped has no direction to remember.
+            # A zero update and a skipped update have no direction, so the old basis is kept.
             moved = mask & ~direction.is_zero().view_as(mask)
             self._basis = torch.where(moved, next_basis, basis)
             for weight, own in zip(self.weights, self._basis, strict=True):
@@ -112,7 +112,7 @@ class Group:
         return finite
 
     def _leave_out(self, update: Update, change: Change, finite: Tensor, mask: Tensor) -> None:
-        """Keep the residual E = M - (what is applied, to first order) of M, which stands in the memory of D."""
+        """Keep the residual E = M - (the first-order part of the change). The memory of D holds M."""
         assert self._residual is not None
         self._residual.copy_where_(finite, update.d)
         left, right = change.linear()
@@ -120,7 +120,7 @@ class Group:
         self._residual.add_product(left, torch.where(mask, right, 0), out=self._residual)
 
     def _full(self, w: Matrices, d: Matrices) -> Tensor:
-        """Turn whole updates D into the new weights by dense algebra; returns which of them are finite, ``(G,)``."""
+        """Replace the updates D by the new weights, by dense algebra; return which updates are finite, ``(G,)``."""
         update = Update(d, w, skew=self.settings.coordinates == "skew")
         whole, target = w.tall().whole(), d.tall().whole()
         assert whole is not None
@@ -135,23 +135,24 @@ class Group:
         return finite
 
     def _divider(self, d: Matrices) -> float | Tensor:
-        """What divides the updates: one number, or where it follows a schedule one for each weight, ``(G, 1, ..)``."""
+        """The divider of the updates: a number, or a tensor ``(G, 1, ...)`` if the divider depends on the step."""
         if not callable(self.settings.lr_divider):
             return self.settings.lr_divider
         dividers = [self.settings.divider(weight.step) for weight in self.weights]
         return torch.tensor(dividers, dtype=d.dtype.to_real(), device=d.device).view(-1, *[1] * (len(d.shape) - 1))
 
     def _seeded(self, salt: int = 0) -> list[Generator]:
-        """The generator of each weight, seeded anew as a function of (seed, step of the weight, its name).
+        """The generators of the weights. Each gets a new seed, which depends on (seed, step and name of the weight).
 
-        Another ``salt`` gives other numbers for the same step.
+        Another ``salt`` gives other random numbers for the same step.
         """
         for generator, seed, weight in zip(self._generators, self._seeds, self.weights, strict=True):
-            generator.manual_seed((seed + weight.step * 0x9E3779B1 + salt) % 2**63)  # torch's on the CPU keep 32 bits
+            # torch's generator on the CPU uses only the lowest 32 bits of a seed.
+            generator.manual_seed((seed + weight.step * 0x9E3779B1 + salt) % 2**63)
         return self._generators
 
     def _warm_basis(self, update: Update, sampler: Sampler, generators: list[Generator]) -> Tensor | None:
-        """The basis of the last update; random at first, and where a checkpoint holds one of another rank."""
+        """The basis of the last update. It is random at first, and if a checkpoint holds a basis of another rank."""
         if sampler.basis_rows is None or self._basis is not None:
             return self._basis
         basis = update.d.new_empty(*update.d.shape[:-2], sampler.basis_rows(update), int(self.settings.rank))
@@ -163,7 +164,7 @@ class Group:
         return basis
 
     def _restored_residual(self) -> Matrices:
-        """Memory for the residuals, with the values that the weights hold where they fit."""
+        """New memory for the residuals. It holds the residuals that the weights have already, if the shapes agree."""
         matrices, residuals = self.snapshots.residuals()
         for weight, residual in zip(self.weights, residuals, strict=True):
             if weight.residual is not None and weight.residual.shape == residual.shape:
@@ -181,7 +182,7 @@ class Group:
 
 
 def grouped(pairs: Iterable[Pair], settings: ProjUNNSettings) -> list[Group]:
-    """Small weights of one shape in a group together; large ones, and those that are sharded, one by one."""
+    """The groups of weights: small weights of one shape share a group, each large or sharded weight has its own."""
     groups: dict[object, list[Pair]] = {}
     for weight, parameter in pairs:
         matrices = weight.constraint.matrices(parameter)

@@ -1,4 +1,4 @@
-"""A constrained weight, and what its updates leave behind."""
+"""The state of a constrained weight between its updates."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ class ConstrainedWeight:
     Attributes:
         name: the parameter's full name.
         constraint: how the parameter is viewed as matrices.
-        unitary: whether it was declared, or has been made unitary since a pattern chose it. If such a weight is found
-            not to be unitary, somebody has changed it.
-        step: the number of updates so far, skipped ones included.
-        reorthonormalisations: how many times its drift was corrected.
-        skipped: how many updates were not finite, a scalar on the weight's device.
-        basis: the basis of the last update, for a sampler that keeps one; ``(*, rows, k)``.
-        version: torch's count of the changes in place of the parameter, after the last step of any optimizer.
-        residual: E, what rank k has left out of the last updates, a tensor like the parameter; None without feedback.
+        unitary: whether the weight was declared orthogonal, or was made unitary after a pattern chose it. If such a
+            weight is not unitary, other code has changed it.
+        step: the number of updates so far, including skipped updates.
+        reorthonormalisations: the number of times that the drift was corrected.
+        skipped: the number of updates that were not finite, as a scalar tensor on the weight's device.
+        basis: the basis of the last update, ``(*, rows, k)``; None if the sampler keeps no basis.
+        residual: E, the part of the last updates that rank k left out, with the shape and dtype of the parameter; None
+            without feedback.
+        version: the number of changes in place that torch has counted after the last step of any optimizer.
     """
 
     name: str
@@ -40,18 +41,18 @@ class ConstrainedWeight:
     version: int | None = None
 
     def forget(self) -> None:
-        """Drop what belongs to the weight's present values: they have been replaced by others."""
+        """Drop the basis and the residual, because the values to which they belong have been replaced."""
         self.basis = self.residual = None
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to repeat an unbroken one.
+        """The state that a resumed run needs to repeat an uninterrupted run.
 
-        The residual of a sharded weight is gathered, so that all processes have to ask.
+        The residual of a sharded weight is gathered, so all processes must call this method.
         """
         state = {name: getattr(self, name) for name in ("step", "reorthonormalisations", "skipped", "basis")}
         return state | {"residual": gathered(self.residual)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load what :meth:`state_dict` returned."""
+        """Load a state that :meth:`state_dict` returned."""
         for name, value in state.items():
             setattr(self, name, value)

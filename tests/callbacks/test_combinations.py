@@ -1,4 +1,4 @@
-"""The method beside what else Lightning and torch have: each works, or is refused by name."""
+"""The method together with other features of Lightning and torch: each works, or is refused with its name."""
 
 import pytest
 import torch
@@ -58,7 +58,7 @@ def _in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_runs_of_one_trainer_and_of_another_with_validation_and_test_between():
+def test_several_runs_of_two_trainers_with_validation_and_test_between():
     model, method = Validated(), ProjUNN(PATTERNS)
     run, last = trainer(method), model.first.weight.detach().clone()
     for again in (run, run, trainer(method)):
@@ -131,7 +131,7 @@ class TestRefused:
         [WeightAveraging(), EMAWeightAveraging(), StochasticWeightAveraging(1e-2)],
         ids=lambda callback: type(callback).__name__,
     )
-    def test_averages_of_weights(self, callback):
+    def test_averaging_of_weights(self, callback):
         message = (
             f"{type(callback).__name__} averages weights, and the mean of unitary matrices is not unitary: remove it"
         )
@@ -150,7 +150,7 @@ class TestRefused:
         assert (model.head.weight == 0).any()
 
     @pytest.mark.parametrize("how", ["pruned", "parametrized"])
-    def test_what_takes_a_constrained_weight_away_in_mid_run(self, how):
+    def test_removal_of_a_constrained_weight_in_mid_run(self, how):
         class Change(Callback):
             def on_train_epoch_end(self, trainer, pl_module):
                 if how == "pruned":
@@ -184,10 +184,10 @@ class TestRefused:
 
 @pytest.mark.filterwarnings(
     "ignore:The .grad attribute of a Tensor that is not a leaf"
-)  # of torch.compile's own making
+)  # torch.compile causes these warnings
 class TestCompiled:
     @pytest.mark.parametrize("how", ["a module", "a module in place", "the LightningModule"])
-    def test_weights_go_by_the_names_that_the_user_knows(self, how):
+    def test_weights_have_the_names_that_the_user_knows(self, how):
         plain, model = Net(), Net()
         model.load_state_dict(plain.state_dict())
         if how == "a module":
@@ -201,10 +201,10 @@ class TestCompiled:
         fits(plain)
         assert error(model.first.weight) < 1e-6
         torch.testing.assert_close(model.first.weight, plain.first.weight)
-        assert ("first._orig_mod.weight" in model.state_dict()) == (how == "a module")  # as torch would have it
+        assert ("first._orig_mod.weight" in model.state_dict()) == (how == "a module")  # torch.compile's own naming
 
     @pytest.mark.parametrize("pattern", ["second.weight", "[fs]*.weight"])
-    def test_so_do_declared_ones_and_those_beside_them(self, pattern):
+    def test_patterns_match_weights_outside_of_a_compiled_module_that_is_declared(self, pattern):
         model = Net()
         model.first = torch.compile(orthogonal(model.first), backend="eager")
         assert list(fits(model, ProjUNN(pattern)).projector.constraints) == PATTERNS
@@ -225,7 +225,7 @@ class TestModels:
         fits(model)
         assert same(plain, model)
 
-    def test_tied_weights_are_one(self):
+    def test_tied_weights_are_constrained_once(self):
         model = Net()
         model.second.weight = model.first.weight
         assert steps(fits(model)) == {"first.weight": 12}
@@ -240,7 +240,7 @@ class TestModels:
         assert torch.equal(model.first.weight, before[0])
         assert not torch.equal(model.head.weight, before[1])
 
-    def test_unfrozen_in_mid_run_in_an_optimizer_that_holds_all(self):
+    def test_weights_that_are_unfrozen_in_mid_run_in_an_optimizer_that_holds_all(self):
         class Unfreeze(Callback):
             def on_train_epoch_start(self, trainer, pl_module):
                 pl_module.first.requires_grad_(trainer.current_epoch > 0)

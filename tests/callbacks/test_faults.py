@@ -1,4 +1,4 @@
-"""What goes wrong in a run: bad gradients, exceptions, signals, skipped steps, half precision."""
+"""Faults in a run: bad gradients, exceptions, signals, skipped steps and half precision."""
 
 import contextlib
 import itertools
@@ -22,11 +22,11 @@ from projunn_lightning import ConstraintError, Projector, ProjUNN
 from projunn_lightning.functional import SAMPLERS
 from tests.support.fits import Net, error, loader, steps, trainer
 
-PATTERNS = ["first.weight", "second.weight"]  # of one shape, and so updated together
+PATTERNS = ["first.weight", "second.weight"]  # they have one shape, so they are updated together
 
 
 class Poison(Callback):
-    """Puts NaNs and infinities into gradients, and keeps the weights before each step and after the last."""
+    """Writes NaNs and infinities to gradients, and stores the weights before each step and after the last one."""
 
     def __init__(self, plan):
         self.plan, self.weights = plan, []
@@ -59,19 +59,19 @@ class TestGradientsThatAreNotFinite:
         assert error(model.second.weight) < 1e-6
         assert all(parameter.isfinite().all() for parameter in (model.into.weight, model.head.weight))
 
-    def test_that_poison_the_optimizer_s_memory_leave_the_weight_where_it_was_and_the_others_train_on(self):
+    def test_in_the_state_of_the_optimizer_stop_one_weight_and_no_other(self):
         plan = [[None, None]] * 4 + [[float("nan"), None]] + [[None, None]] * 7
         model, poison = Net(torch.optim.Adam), Poison(plan)
         method = ProjUNN(PATTERNS)
         trainer(method, poison).fit(model, loader())
         assert torch.equal(model.first.weight, poison.weights[4][0])
-        assert method.projector.skipped_updates == 8  # Adam's averages hold the NaN for good
+        assert method.projector.skipped_updates == 8  # Adam's averages keep the NaN
         assert error(model.first.weight) < 1e-6
         assert not torch.equal(model.second.weight, poison.weights[11][1])
 
 
 class Stop(Callback):
-    """Something happens in a training step."""
+    """Raises an exception or sends a signal in a training step."""
 
     def __init__(self, what, batch=4):
         self.what, self.batch = what, batch
@@ -95,7 +95,7 @@ def real_interrupt(batch):
 
 
 class Halfway(torch.optim.SGD):
-    """Is stopped in its fifth step, when it has changed parameters and nobody has put them right yet."""
+    """Is stopped in its fifth step, after it has changed the parameters and before the method has corrected them."""
 
     def step(self, closure):
         closure()
@@ -108,7 +108,7 @@ class Halfway(torch.optim.SGD):
 
 
 class Saver(Callback):
-    """A callback of the user's own that saves what it finds after an exception."""
+    """A callback of the user that saves the weights after an exception."""
 
     def __init__(self, path):
         self.path = path
@@ -130,7 +130,7 @@ class TestExceptions:
         self.leaves_things_right(model, method, tmp_path / "epoch=0-step=4.ckpt")
 
     @pytest.mark.parametrize("order", ["first", "last", "appended", "behind another that saves"])
-    def test_in_mid_step_take_the_weights_back_before_they_are_saved(self, order, tmp_path):
+    def test_in_mid_step_restore_the_weights_before_they_are_saved(self, order, tmp_path):
         model, method, path = Net(Halfway), ProjUNN(PATTERNS), tmp_path / "epoch=0-step=4.ckpt"
         saves = ModelCheckpoint(tmp_path, save_on_exception=True)
         if order == "behind another that saves":
@@ -170,7 +170,7 @@ class TestExceptions:
         files.add(sys.modules["torch.optim.sgd"].__file__)
 
         def interrupted_at(line):
-            """Whether a step has so many lines."""
+            """Interrupt the step at the given line, and return whether the step has that many lines."""
             model = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
             optimizer = torch.optim.SGD(model.parameters(), lr=0.5, foreach=False)
             projector = Projector(model, "*.weight").attach(optimizer)
@@ -222,11 +222,11 @@ class TestGradientScaling:
 
 class TestHalfPrecision:
     @pytest.mark.parametrize("precision", ["16-true", "bf16-true"])
-    def test_is_refused_of_a_plugin_too(self, precision):
+    def test_of_a_precision_plugin_is_refused_too(self, precision):
         with pytest.raises(ConstraintError, match=rf"precision='{precision}' keeps weights in half precision"):
             trainer(ProjUNN(PATTERNS), plugins=HalfPrecision(precision)).fit(Net(), loader())
 
-    def test_is_refused_of_a_model_moved_to_it_before_or_in_mid_run(self):
+    def test_of_a_model_that_is_converted_before_or_during_the_run_is_refused(self):
         with pytest.raises(ConstraintError, match=r"first\.weight is torch\.float16.*precision='bf16-mixed'"):
             trainer(ProjUNN(PATTERNS)).fit(Net().half(), loader())
 

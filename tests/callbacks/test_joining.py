@@ -1,4 +1,4 @@
-"""Parameters that join an optimizer in mid-run, or are exchanged for others."""
+"""Parameters that join an optimizer in mid-run, and parameters that are replaced by others."""
 
 import pytest
 import torch
@@ -50,7 +50,7 @@ class TestAParameterThatJoins:
         assert steps(projector) == {"0.weight": 4, "1.weight": 2}
         assert unitary(*model)
 
-    def test_inside_of_a_closure_too(self):
+    def test_in_a_closure_is_constrained_too(self):
         model = nn.ModuleList([nn.Linear(4, 4)])
         optimizer, _ = attached(model, "*.weight")
 
@@ -64,7 +64,7 @@ class TestAParameterThatJoins:
         optimizer.step(closure)
         assert unitary(*model)
 
-    def test_moves_no_bit_of_the_others(self):
+    def test_changes_no_bit_of_the_other_weights(self):
         weights = []
         for more in (False, True):
             torch.manual_seed(0)
@@ -79,7 +79,7 @@ class TestAParameterThatJoins:
             weights.append(model[0].weight)
         assert torch.equal(*weights)
 
-    def test_is_looked_for_only_when_the_parameters_have_changed(self, monkeypatch):
+    def test_is_searched_for_only_when_the_parameters_have_changed(self, monkeypatch):
         model, looks = nn.ModuleList([nn.Linear(4, 4)]), []
         optimizer, projector = attached(model, "*.weight")
         choose = projector._choose
@@ -112,7 +112,7 @@ class TestAParameterThatJoins:
         projector.detach()
         assert torch.equal(model[0].weight, before)
 
-    def test_is_warned_of_where_it_lost_its_unitarity_or_is_decayed(self):
+    def test_causes_a_warning_if_it_is_not_unitary_or_has_weight_decay(self):
         model = nn.ModuleList([orthogonal(nn.Linear(4, 4))])
         optimizer, _ = attached(model)
         model.append(orthogonal(nn.Linear(4, 4)))
@@ -126,7 +126,7 @@ class TestAParameterThatJoins:
         assert unitary(*model)
 
     @pytest.mark.parametrize("hook", ["on_train_epoch_start", "on_train_batch_start", "on_before_zero_grad"])
-    def test_in_a_fit(self, hook):
+    def test_in_a_fit_is_constrained(self, hook):
         class Grow(Callback):
             def grow(self, trainer, pl_module, *args):
                 if trainer.global_step == 6 and not hasattr(pl_module, "more"):
@@ -145,8 +145,8 @@ class TestAParameterThatJoins:
         assert unitary(model.first, model.more)
 
 
-class TestAParameterThatIsExchanged:
-    def test_is_constrained_as_the_one_before_it(self):
+class TestAParameterThatIsReplaced:
+    def test_is_constrained_like_the_previous_one(self):
         model = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
         optimizer, projector = attached(model, "*.weight", optimizer=torch.optim.Adam)
         step(model, optimizer)
@@ -158,7 +158,7 @@ class TestAParameterThatIsExchanged:
             assert unitary(*model)
         assert steps(projector) == {"0.weight": 3, "1.weight": 3}
 
-    def test_is_refused_where_no_optimizer_holds_the_new_one(self):
+    def test_is_refused_if_no_optimizer_holds_the_new_one(self):
         model = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
         optimizer, projector = attached(model, "*.weight")
         model[1].weight = nn.Parameter(torch.eye(4))
@@ -169,7 +169,7 @@ class TestAParameterThatIsExchanged:
         assert steps(projector) == {"0.weight": 1, "1.weight": 0}
         assert unitary(*model)
 
-    def test_untied_becomes_one_of_its_own(self):
+    def test_is_constrained_separately_if_it_was_tied_before(self):
         model = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
         model[1].weight = model[0].weight
         optimizer, projector = attached(model, "*.weight")

@@ -1,4 +1,4 @@
-"""Optimizers that torch's hooks do not fit at once: of steps within steps, broken off, exchanged, or shared."""
+"""Optimizers with nested, interrupted or failing steps, and optimizers that are replaced or shared."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from tests.support.fits import Net, error, loader, steps, trainer
 
 
 class Decaying(torch.optim.SGD):
-    """Changes the weights after the step of its base class, which torch hooks too."""
+    """Changes the weights after the step of its base class. Torch runs hooks at both steps."""
 
     def step(self, closure=None):
         loss = super().step(closure)
@@ -21,7 +21,7 @@ class Decaying(torch.optim.SGD):
 
 
 class Breaking(torch.optim.SGD):
-    """Raises once, when it has written to the weights."""
+    """Raises an exception once, after it has written to the weights."""
 
     broken = False
 
@@ -43,7 +43,7 @@ def step(layer, optimizer):
     optimizer.step()
 
 
-def test_a_step_within_a_step_is_one_update_with_what_follows_it():
+def test_a_nested_step_and_the_changes_after_it_are_one_update():
     plain, twin = one()  # now torch has hooked the base class
     layer, optimizer = one(Decaying)
     plain.load_state_dict(layer.state_dict())
@@ -54,7 +54,7 @@ def test_a_step_within_a_step_is_one_update_with_what_follows_it():
         optimizer.step()
         assert error(layer.weight) < 1e-6
         assert projector.state_dict()["weight"]["step"] == number
-    # The same, of an optimizer that does it all in one step.
+    # An optimizer that makes both changes in one step gives the same result.
     twin.param_groups[0]["lr"] = 1.0
     Projector(plain).attach(twin)
     for _ in range(3):
@@ -63,7 +63,7 @@ def test_a_step_within_a_step_is_one_update_with_what_follows_it():
     torch.testing.assert_close(layer.weight, plain.weight, rtol=0, atol=1e-5)
 
 
-def test_a_step_that_was_broken_off_is_taken_back_at_the_next():
+def test_an_interrupted_step_is_undone_at_the_next_step():
     one()
     layer, optimizer = one(Breaking)
     Projector(layer).attach(optimizer)
@@ -74,7 +74,7 @@ def test_a_step_that_was_broken_off_is_taken_back_at_the_next():
         assert error(layer.weight) < 1e-6
 
 
-def test_a_closure_that_raised_leaves_the_next_step_whole():
+def test_the_step_after_a_closure_that_raised_is_complete():
     layer = orthogonal(nn.Linear(6, 6, bias=False))
     optimizer = torch.optim.LBFGS(layer.parameters(), lr=0.1, max_iter=3)
     Projector(layer).attach(optimizer)
@@ -98,7 +98,7 @@ def test_a_closure_that_raised_leaves_the_next_step_whole():
         assert error(layer.weight) < 1e-6
 
 
-def test_optimizers_set_up_anew_in_mid_run():
+def test_optimizers_that_are_set_up_again_in_mid_run():
     class Anew(Callback):
         def on_train_epoch_start(self, trainer, pl_module):
             trainer.strategy.setup_optimizers(trainer)

@@ -12,7 +12,7 @@ X = torch.arange(40.0).reshape(10, 4)
 
 
 class Numbered(Net):
-    """Predicts the first number of each sample, in a structure that a function makes of them."""
+    """Predicts the first number of each sample, in a structure that a given function builds."""
 
     def __init__(self, structure=lambda x: x):
         super().__init__()

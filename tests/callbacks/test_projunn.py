@@ -15,7 +15,7 @@ from projunn_lightning.functional import unitarity_error
 
 
 class PlainRNN(LightningModule):
-    """A user's own module, which knows nothing of this library."""
+    """A module of a user that does not use this library."""
 
     def __init__(self, optimizer=torch.optim.RMSprop, **options):
         super().__init__()
@@ -82,7 +82,7 @@ def test_keeps_a_weight_of_a_plain_module_orthogonal():
     assert type(model.rnn.weight_hh_l0) is nn.Parameter
 
 
-def test_makes_one_projection_an_optimizer_step_when_accumulation_does_not_divide_the_batches():
+def test_makes_one_projection_in_each_optimizer_step_when_accumulation_does_not_divide_the_batches():
     model, method = PlainRNN(), Steps("rnn.weight_hh_l*")
     run = trainer(method, accumulate_grad_batches=3, max_epochs=2)
     run.fit(model, loader(batches=7))
@@ -219,7 +219,7 @@ def test_refuses_bad_settings_at_once(options, message):
 
 
 def test_logs_at_the_steps_at_which_the_trainer_logs():
-    """Epochs of 7 batches and an interval of 3: what is logged belongs to its step, not to an earlier one."""
+    """With epochs of 7 batches and an interval of 3, each logged value belongs to its own step."""
     logged, counted = [], []
 
     class Poisoned(PlainRNN):
@@ -344,7 +344,7 @@ def test_fit_again_and_test_after_fit():
 
 
 @pytest.mark.parametrize("sampler", ["lsi", "subspace"])
-def test_a_resumed_run_ends_with_the_bits_of_an_unbroken_one(sampler, tmp_path):
+def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_run(sampler, tmp_path):
     def fit(epochs, ckpt=None):
         torch.manual_seed(0)
         model = PlainRNN(torch.optim.Adam)

@@ -17,7 +17,7 @@ class Declared(Net):
         orthogonal(self.first)
 
 
-def test_each_callback_has_weights_and_settings_of_its_own():
+def test_each_callback_has_its_own_weights_and_settings():
     model, first, second = Net(), ProjUNN("first.weight", rank=2), ProjUNN("second.weight", rank=3, sampler="tangent")
     trainer(first, second).fit(model, loader())
     assert steps(first) == {"first.weight": 12}
@@ -27,27 +27,27 @@ def test_each_callback_has_weights_and_settings_of_its_own():
     assert error(model.second.weight) < 1e-6
 
 
-def test_the_one_without_patterns_takes_what_the_others_leave():
+def test_the_callback_without_patterns_takes_the_remaining_declared_weights():
     model, chosen, rest = Declared(), ProjUNN("second.weight"), ProjUNN()
     trainer(rest, chosen).fit(model, loader())
     assert steps(chosen) == {"second.weight": 12}
     assert steps(rest) == {"first.weight": 12}
 
 
-def test_a_declared_weight_that_a_pattern_matches_goes_to_it():
+def test_a_declared_weight_belongs_to_the_callback_whose_pattern_matches_it():
     model, chosen, rest = Declared(), ProjUNN(["first.weight", "second.weight"]), ProjUNN()
     trainer(rest, chosen).fit(model, loader())
     assert steps(chosen) == {"first.weight": 12, "second.weight": 12}
     assert steps(rest) == {}
 
 
-def test_an_overlap_is_refused_by_the_name_of_the_weight():
+def test_an_overlap_is_refused_with_the_name_of_the_weight():
     with pytest.raises(ConstraintError, match=r"two ProjUNN callbacks constrain first\.weight; give each"):
         trainer(ProjUNN("first.weight"), ProjUNN("*st.weight")).fit(Net(), loader())
 
 
 @pytest.mark.filterwarnings("ignore:The dirpath has changed from")
-def test_each_resumes_with_its_own_state(tmp_path):
+def test_each_callback_resumes_with_its_own_state(tmp_path):
     def fit(epochs, ckpt=None):
         torch.manual_seed(0)
         methods = ProjUNN("first.weight", sampler="subspace"), ProjUNN("second.weight", rank=2, feedback=0.5)
@@ -81,7 +81,7 @@ def test_several_projectors_share_an_optimizer():
     assert max(error(layer.weight) for layer in model) < 1e-6
 
 
-def test_the_divider_follows_a_schedule_and_the_rate_that_results_is_logged():
+def test_the_divider_follows_a_schedule_and_the_resulting_rate_is_logged():
     logged = []
 
     class Watched(Net):

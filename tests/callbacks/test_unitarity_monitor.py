@@ -67,21 +67,21 @@ class TestNumbers:
         torch.testing.assert_close(logged, unitarity_error(model.layer.weight))
         assert logged < 1e-6
 
-    def test_that_of_weights_that_the_method_chose_by_pattern(self):
+    def test_the_unitarity_error_of_weights_that_a_pattern_chooses(self):
         logged = fit(Given(torch.randn(8, 5), declare=False), ProjUNN("layer.weight"))
         assert logged["unitarity_error/layer.weight"] < 1e-6
 
-    def test_what_happens_without_the_method(self):
+    def test_the_unitarity_error_in_a_run_without_the_method(self):
         assert fit(Given(torch.randn(8, 5)))["unitarity_error/layer.weight"] > 1e-3
 
-    def test_an_estimate_of_it_for_large_weights(self):
+    def test_an_estimate_of_the_unitarity_error_of_large_weights(self):
         model = Given(torch.randn(600, 600) / 600)
         logged, exact = fit(model)["unitarity_error/layer.weight"], unitarity_error(model.layer.weight)
         assert logged != exact
         assert logged == pytest.approx(exact.item(), rel=0.2)
 
     @pytest.mark.parametrize("rank", [1, 3])
-    def test_how_much_of_an_update_the_rank_keeps_and_what_rank_it_has(self, rank):
+    def test_the_energy_that_the_rank_keeps_and_the_stable_rank_of_an_update(self, rank):
         n = 12
         flat = fit(Given(torch.linalg.qr(torch.randn(n, n)).Q), ProjUNN(rank=rank))  # all directions alike
         assert flat["energy_kept/layer.weight"] == pytest.approx(rank / n, rel=1e-4)
@@ -90,7 +90,7 @@ class TestNumbers:
         assert thin["energy_kept/layer.weight"] == pytest.approx(1, rel=1e-4)
         assert thin["stable_rank/layer.weight"] == pytest.approx(1, rel=1e-3)
 
-    def test_of_several_small_weights_of_one_shape(self):
+    def test_the_stable_rank_of_several_small_weights_of_one_shape(self):
         class Two(Given):
             def __init__(self):
                 super().__init__(torch.eye(6))
@@ -103,7 +103,7 @@ class TestNumbers:
         assert logged["stable_rank/layer.weight"] == pytest.approx(6, rel=1e-3)
         assert logged["stable_rank/other.weight"] == pytest.approx(1, rel=1e-3)
 
-    def test_no_ratio_of_a_zero_update(self):
+    def test_no_ratios_for_a_zero_update(self):
         logged = fit(Given(torch.zeros(4, 4)), ProjUNN())
         assert "unitarity_error/layer.weight" in logged
         assert "stable_rank/layer.weight" not in logged
@@ -133,7 +133,7 @@ class TestPictures:
         assert phases.num == 6
         assert -math.pi - 1e-6 < phases.min < phases.max < math.pi + 1e-6
 
-    def test_none_of_rectangular_or_large_matrices(self, tmp_path):
+    def test_no_eigenvalues_of_rectangular_or_large_matrices(self, tmp_path):
         for shape in ((6, 4), (520, 520)):
             board = self.board(tmp_path / str(shape), Given(torch.randn(shape) / 100), ProjUNN())
             assert not board.Tags()["images"]
@@ -143,7 +143,7 @@ class TestPictures:
 
 
 class TestCost:
-    def test_the_next_look_waits_where_one_has_taken_long(self, monkeypatch):
+    def test_the_next_measurement_waits_if_one_has_taken_long(self, monkeypatch):
         looks = []
 
         def slowly(monitor, *_):

@@ -57,7 +57,7 @@ def trained(model, *, projected=False, steps=3):
 
 SHAPES = {"square": (6, 6), "tall": (4, 7), "wide": (7, 4)}  # (in, out)
 SOURCES = [(by, shape) for by in (by_torch, by_cayley, by_geotorch, by_grassmannian) for shape in SHAPES]
-SOURCES += [(by_geoopt, "square"), (by_geoopt, "tall")]  # it has no wide ones
+SOURCES += [(by_geoopt, "square"), (by_geoopt, "tall")]  # geoopt has no wide matrices on a Stiefel manifold
 SOURCES = [pytest.param(by, SHAPES[shape], id=f"{by.__name__}-{shape}") for by, shape in SOURCES]
 
 
@@ -65,8 +65,8 @@ class TestWhatStays:
     @pytest.mark.parametrize(("by", "features"), SOURCES)
     def test_outputs_stay_and_training_keeps_the_weight_orthogonal(self, by, features):
         model = nn.Sequential(by(nn.Linear(*features)), nn.Tanh(), nn.Linear(features[1], 2))
-        if by is not by_geoopt:  # which a torch optimizer would take off its manifold
-            trained(model)  # away from where the parametrization starts
+        if by is not by_geoopt:  # a torch optimizer would move its weight off the manifold
+            trained(model)  # so that the weight is not where the parametrization starts
         input = torch.randn(5, features[0])
         before = model(input).detach()
         assert from_parametrized(model) is model
@@ -81,7 +81,7 @@ class TestWhatStays:
         assert (model[0].weight - start).norm() > 1e-3
 
     @given(st.integers(1, 9), st.integers(1, 9), st.sampled_from([torch.float32, torch.float64]), st.booleans())
-    def test_of_any_shape_dtype_and_frozen_or_not(self, n, p, dtype, trains):
+    def test_weights_of_any_shape_and_dtype_stay_and_so_does_requires_grad(self, n, p, dtype, trains):
         layer = by_torch(nn.Linear(p, n, dtype=dtype))
         layer.parametrizations.weight.original.requires_grad_(trains)
         value = layer.weight.detach().clone()
@@ -109,7 +109,7 @@ class TestWhatStays:
 
     def test_copies_of_a_parametrized_layer_are_converted_one_by_one(self):
         layer = by_torch(nn.Linear(4, 4))
-        first, second = (copy.deepcopy(layer) for _ in range(2))  # as nn.TransformerEncoder makes them
+        first, second = (copy.deepcopy(layer) for _ in range(2))  # nn.TransformerEncoder copies layers like this
         from_parametrized(first)
         assert type(first) is nn.Linear
         torch.testing.assert_close(second.weight, layer.weight)
@@ -121,7 +121,7 @@ class TestWhatStays:
         parametrizations.weight_norm(cell, "weight_ih")
         parametrizations.orthogonal(cell, "weight_hh")
         normed = nn.Linear(4, 4)
-        nn.init.orthogonal_(normed.weight)  # by value, and yet no constraint: its norms are to be learned
+        nn.init.orthogonal_(normed.weight)  # its values are orthogonal, but its norms are to be learned
         parametrizations.weight_norm(normed)
         model = nn.ModuleList([cell, normed])
         from_parametrized(model)
@@ -137,15 +137,15 @@ class TestWhatStays:
         assert second.weight is first.weight
         assert type(first.weight) is nn.Parameter
 
-    def test_an_rnn_computes_with_the_weight_that_it_showed(self):
+    def test_a_converted_rnn_computes_with_the_weight_that_it_showed_before(self):
         rnn, cell = nn.RNN(3, 4, batch_first=True), nn.RNNCell(3, 4)
-        parametrizations.orthogonal(rnn, "weight_hh_l0")  # which torch's nn.RNN does not look at
+        parametrizations.orthogonal(rnn, "weight_hh_l0")  # torch's nn.RNN does not use the parametrized weight
         cell.load_state_dict({name: getattr(rnn, f"{name}_l0").detach() for name in cell.state_dict()})
         from_parametrized(rnn)
         x = torch.randn(2, 2, 3)
         torch.testing.assert_close(rnn(x)[0][:, 1], cell(x[:, 1], cell(x[:, 0])))
 
-    def test_a_checkpoint_moves_by_way_of_the_parametrized_model(self, tmp_path):
+    def test_a_checkpoint_is_converted_through_the_parametrized_model(self, tmp_path):
         old = trained(nn.Sequential(by_torch(nn.Linear(4, 4)), nn.Linear(4, 2)))
         torch.save(old.state_dict(), tmp_path / "old.pt")
 
@@ -204,7 +204,7 @@ class TestWhatIsRefused:
             (lambda: by_torch(nn.Linear(4, 4)).half(), r"last\.weight is torch\.float16.*mixed precision"),
         ],
     )
-    def test_one_weight_that_cannot_be_taken_leaves_all_as_they_were(self, make, message):
+    def test_one_weight_that_cannot_be_converted_leaves_all_weights_unchanged(self, make, message):
         model = nn.ModuleDict({"good": by_torch(nn.Linear(4, 4)), "manifold": by_geoopt(nn.Linear(4, 4))})
         model["last"] = make()
         objects = dict(model.named_parameters())
@@ -220,6 +220,6 @@ class TestWhatIsRefused:
         with pytest.raises(ConstraintError, match=r"Sequential has no orthogonal weight.*_WeightNorm on 0\.weight"):
             from_parametrized(model)
 
-    def test_the_projector_names_it_as_the_remedy(self):
+    def test_the_projector_names_from_parametrized_as_the_remedy(self):
         with pytest.raises(ConstraintError, match="from_parametrized"):
             Projector(by_torch(nn.Linear(3, 3)), "weight")

@@ -12,7 +12,7 @@ from projunn_lightning.functional.init import INITS
 
 
 class TestOrthogonal:
-    def test_refuses_what_has_no_values_yet(self):
+    def test_refuses_a_parameter_that_has_no_values_yet(self):
         with pytest.raises(ConstraintError, match=r"Linear\.weight is on the meta device and has no values yet"):
             orthogonal(nn.Linear(3, 3, device="meta"))
 
@@ -67,15 +67,15 @@ class TestOrthogonal:
             (nn.Linear(3, 3), "bias", {}, r"Linear.bias has shape \(3,\); only parameters of 2 or more"),
             (nn.Linear(3, 3).half(), "weight", {}, "float16.*mixed precision"),
             (nn.Linear(3, 3).bfloat16(), "weight", {}, "bfloat16.*mixed precision"),
-            (nn.LSTM(3, 5), "weight_hh_l0", {"chunks": 3}, "20 rows do not divide into 3 chunks"),
-            (nn.Linear(3, 3), "weight", {"chunks": 0}, "3 rows do not divide into 0 chunks"),
+            (nn.LSTM(3, 5), "weight_hh_l0", {"chunks": 3}, "has 20 rows, which cannot be divided into 3 equal chunks"),
+            (nn.Linear(3, 3), "weight", {"chunks": 0}, "has 3 rows, which cannot be divided into 0 equal chunks"),
             (nn.Linear(3, 3), "weight", {"init": "xavier"}, "unknown init 'xavier', expected one of polar, haar"),
             (nn.LazyLinear(3), "weight", {}, "not materialised yet"),
-            (nn.ParameterDict({"weight": torch.empty(0, 3)}), "weight", {}, "holds no numbers"),
+            (nn.ParameterDict({"weight": torch.empty(0, 3)}), "weight", {}, "has no entries"),
         ],
         ids=lambda value: value if isinstance(value, str) else "",
     )
-    def test_refuses_what_cannot_be_constrained_and_leaves_it_alone(self, module, name, options, message):
+    def test_refuses_an_unsuitable_parameter_and_leaves_it_unchanged(self, module, name, options, message):
         before = copy.deepcopy(module)
         with pytest.raises(ConstraintError, match=message):
             orthogonal(module, name, **options)

@@ -17,7 +17,7 @@ class TestPatterns:
             }
         )
 
-    def test_globs_over_names_with_torch_s_stacked_weights_taken_apart(self):
+    def test_patterns_match_names_and_split_the_stacked_weights_of_torch(self):
         found = select(
             self.model(), ["encoder.weight_hh_l*", "gru.weight_*", "*in_proj_weight", "conv.weight", "head.w*"]
         )
@@ -34,7 +34,7 @@ class TestPatterns:
     def test_the_projection_of_an_lstm_is_not_stacked(self):
         assert select(self.model(), ["encoder.weight_hr_l0"]) == {"encoder.weight_hr_l0": Constraint()}
 
-    def test_a_declaration_goes_before(self):
+    def test_a_declaration_takes_precedence(self):
         model = self.model()
         orthogonal(model["encoder"], "weight_hh_l0", chunks=1)
         assert select(model, ["*.weight_hh_l0"])["encoder.weight_hh_l0"] == Constraint(chunks=1)
@@ -43,6 +43,6 @@ class TestPatterns:
         with pytest.raises(ConstraintError, match=r"'encodr.weight_hh' matches no parameter.*encoder.weight_hh_l0"):
             select(self.model(), ["encodr.weight_hh"])
 
-    def test_a_pattern_that_catches_a_bias_is_refused(self):
+    def test_a_pattern_that_matches_a_bias_is_refused(self):
         with pytest.raises(ConstraintError, match=r"head.bias has shape \(2,\).*Narrow the pattern"):
             select(self.model(), ["head.*"])

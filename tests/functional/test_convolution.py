@@ -17,7 +17,7 @@ def arguments(size, channels=(2, 3), batch=2):
 
 
 def frequency_by_frequency(input, weight, weight_real):
-    """With a matrix for each frequency of the half spectrum, conjugates included."""
+    """The convolution by one matrix for each frequency of the half spectrum, including conjugates."""
     height, width = input.shape[-2:]
     inner = frequency_counts(height, width)[0]
     spectrum = assemble((weight[:inner], weight[inner:], weight_real), height, width)
@@ -26,7 +26,7 @@ def frequency_by_frequency(input, weight, weight_real):
 
 
 @every_size
-def test_the_parts_of_a_real_spectrum_fill_it_again(size):
+def test_the_parts_of_a_real_spectrum_determine_the_whole_spectrum(size):
     spectrum = torch.fft.rfft2(torch.randn(3, *size, dtype=torch.float64)).permute(1, 2, 0)
     parts = split(spectrum, *size)
     assert tuple(map(len, parts)) == frequency_counts(*size)
@@ -34,7 +34,7 @@ def test_the_parts_of_a_real_spectrum_fill_it_again(size):
 
 
 @every_size
-def test_is_the_product_frequency_by_frequency_with_its_gradients(size):
+def test_equals_the_product_at_each_frequency_with_its_gradients(size):
     tensors = arguments(size)
     fast, plain = convolve(*tensors), frequency_by_frequency(*tensors)
     torch.testing.assert_close(fast, plain)
@@ -66,7 +66,7 @@ def test_second_derivatives_where_only_some_tensors_need_a_gradient(size, needed
         torch.testing.assert_close(penalty(convolve), penalty(frequency_by_frequency))
 
 
-def test_autocast_leaves_it_and_its_gradients_in_full_precision():
+def test_autocast_leaves_the_convolution_and_its_gradients_in_full_precision():
     tensors = [t.detach().to(torch.complex64 if t.is_complex() else torch.float32) for t in arguments((4, 5))]
     tensors[0] = tensors[0].bfloat16().float()
     grad = torch.randn(2, 3, 4, 5)
@@ -80,7 +80,7 @@ def test_autocast_leaves_it_and_its_gradients_in_full_precision():
     torch.testing.assert_close(*results)
 
 
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated")  # torch's own, of its tracing
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated")  # a warning of torch's tracing
 def test_compiles_in_one_piece():
     tensors = arguments((4, 5))
     compiled = torch.compile(convolve, backend="aot_eager", fullgraph=True)

@@ -33,7 +33,7 @@ def test_random_inits_differ_over_the_batch_and_repeat_with_the_generator(name):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
 def test_haar_has_the_moments_of_the_haar_measure(dtype):
-    """E |tr U|^2 = 1 over the unitary and the orthogonal group; without the phase fix of the QR it is not."""
+    """E |tr U|^2 = 1 over the unitary and the orthogonal group. Without the phases of R it is different from 1."""
     traces = init.haar_(torch.empty(20_000, 3, 3, dtype=dtype)).diagonal(dim1=-2, dim2=-1).sum(-1)
     assert abs(traces.abs().square().mean().item() - 1) < 0.05
     assert abs(traces.mean().item()) < 0.05

@@ -12,7 +12,7 @@ def test_changes_the_modulus_and_keeps_the_phase():
     torch.testing.assert_close(out[alive].angle(), z[alive].angle())
 
 
-def test_of_real_numbers_is_soft_thresholding():
+def test_is_soft_thresholding_for_real_numbers():
     x = torch.linspace(-2, 2, 9)
     torch.testing.assert_close(modrelu(x, torch.tensor(-0.5)), torch.nn.functional.softshrink(x, 0.5))
 

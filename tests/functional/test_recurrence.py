@@ -39,7 +39,7 @@ class TestIsTheLoopWrittenOut:
         self.compare(arguments(nonlinearity, dtype), nonlinearity)
 
     @pytest.mark.parametrize("length", [1, 2, 3])
-    def test_whatever_the_chunks_of_the_way_back(self, nonlinearity, dtype, length, monkeypatch):
+    def test_for_any_length_of_the_chunks_of_the_backward_pass(self, nonlinearity, dtype, length, monkeypatch):
         monkeypatch.setattr(_scan, "CHUNK", length * 3 * 5)
         self.compare(arguments(nonlinearity, dtype), nonlinearity)
 
@@ -72,7 +72,7 @@ class TestIsTheLoopWrittenOut:
             lambda *tensors: recurrence(*tensors, nonlinearity), arguments(nonlinearity, dtype)
         )
 
-    def test_keeps_the_contract_of_an_operator(self, nonlinearity, dtype):
+    def test_passes_torch_s_check_of_operators(self, nonlinearity, dtype):
         input, state, ih, hh, bias = arguments(nonlinearity, dtype)
         tensors = (input, state, *(weight.detach().mT.contiguous().mT.requires_grad_() for weight in (ih, hh)), bias)
         torch.library.opcheck(_scan.scan, (*tensors, nonlinearity))
@@ -90,7 +90,7 @@ class TestIsTheLoopWrittenOut:
 
 
 @pytest.mark.parametrize("nonlinearity", NONLINEARITIES[1:])
-def test_has_no_bias_where_none_is_given(nonlinearity):
+def test_has_no_bias_if_none_is_given(nonlinearity):
     tensors = arguments(nonlinearity, bias=False)
     fast, plain = (
         gradients(run, tensors, nonlinearity, torch.ones(7, 3, 5).double()) for run in (recurrence, written_out)
@@ -98,7 +98,7 @@ def test_has_no_bias_where_none_is_given(nonlinearity):
     torch.testing.assert_close(fast, plain)
 
 
-def test_says_that_it_has_no_second_derivative():
+def test_refuses_a_second_derivative():
     tensors = arguments()
     (grad,) = torch.autograd.grad(recurrence(*tensors).square().sum(), tensors[0], create_graph=True)
     with pytest.raises(RuntimeError, match="no second derivative"):
@@ -111,7 +111,7 @@ def test_a_batch_may_be_empty():
     assert (tensors[3].grad == 0).all()
 
 
-def test_complex_modrelu_keeps_its_digits_where_z_is_small():
+def test_the_gradient_of_complex_modrelu_is_accurate_where_z_is_small():
     torch.manual_seed(0)
     input, state = 1e-3 * torch.randn(1, 50, 4, dtype=torch.complex64), torch.zeros(50, 4, dtype=torch.complex64)
     tensors = [input, state, torch.eye(4).cfloat(), torch.eye(4).cfloat(), torch.ones(4)]
@@ -124,7 +124,7 @@ def test_complex_modrelu_keeps_its_digits_where_z_is_small():
     torch.testing.assert_close(single[0].grad, double[0].grad.to(torch.complex64), rtol=1e-4, atol=0.1)
 
 
-def test_refuses_what_it_does_not_know():
+def test_refuses_an_unknown_nonlinearity_and_modrelu_without_a_bias():
     tensors = arguments()
     with pytest.raises(ValueError, match="unknown nonlinearity 'sigmoid'"):
         recurrence(*tensors, "sigmoid")
@@ -169,7 +169,7 @@ def test_is_exported_as_torch_s_own_operators():
     torch.testing.assert_close(program.module()(*tensors), recurrence(*tensors))
 
 
-def test_saves_nothing_for_the_way_back_but_what_goes_in_and_out():
+def test_saves_only_inputs_and_outputs_for_the_backward_pass():
     tensors = arguments(time=50)
     sizes = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: (sizes.append(t.numel()), t)[1], lambda t: t):

@@ -77,7 +77,7 @@ def test_a_zero_update_gives_every_bit_of_the_weight_back(retraction, shape, com
     data=st.data(),
 )
 def test_b_parallel_to_the_pulled_back_update_is_no_special_case(retraction, shape, scale, phase, complex, seed, data):
-    """W^H a = b z, so that the basis [b, W^H a] has rank k and not 2 k."""
+    """Here W^H a = b z, so that the basis [b, W^H a] has rank k and not 2 k."""
     torch.manual_seed(seed)
     dtype = torch.complex128 if complex else torch.float64
     weight = random_weight(shape, dtype)
@@ -108,8 +108,8 @@ def test_float32_stays_unitary_whatever_the_size_of_the_update(retraction, norm,
 @pytest.mark.parametrize("distance", [1e-3, 1e-5])
 @pytest.mark.parametrize("rank", [1, 4])
 @pytest.mark.parametrize("shape", [(24, 24), (32, 24), (24, 32), (25, 24)], ids=str)
-def test_float32_stays_unitary_where_the_update_all_but_cancels_the_weight(distance, rank, shape):
-    """W + a b^H is nearly singular, and of a tall one nothing but rounding lies outside the span of W."""
+def test_float32_stays_unitary_if_the_update_almost_cancels_the_weight(distance, rank, shape):
+    """W + a b^H is nearly singular. If W is tall, only rounding of a lies outside of the span of W."""
     weight = random_weight((100, *shape), torch.float32)
     a, b = random_update((100, *shape), torch.float32, rank, 1.0)
     if shape[0] >= shape[1]:

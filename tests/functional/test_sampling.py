@@ -23,7 +23,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 @every_sampler
 @given(shape=shapes, batch=batches, complex=st.booleans(), exponent=st.integers(-12, 3), seed=seeds, data=st.data())
-def test_b_is_orthonormal_and_a_is_the_best_for_it(sampler, shape, batch, complex, exponent, seed, data):
+def test_b_is_orthonormal_and_a_is_the_best_factor_for_b(sampler, shape, batch, complex, exponent, seed, data):
     torch.manual_seed(seed)
     dtype = torch.complex128 if complex else torch.float64
     update = torch.randn(*batch, *shape, dtype=dtype) * 10.0**exponent
@@ -56,7 +56,7 @@ def test_zero_gives_zero_and_an_orthonormal_b(sampler, rank):
 @every_sampler
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("rank", [1, 3])
-def test_what_is_not_finite_shows_in_a(sampler, bad, rank):
+def test_an_update_that_is_not_finite_gives_an_a_that_is_not_finite(sampler, bad, rank):
     update = torch.randn(6, 5)
     update[2, 3] = bad
     a, _ = rank_k(update, rank, sampler, generator=generator())

@@ -21,7 +21,7 @@ def dense(q, s):
 @pytest.mark.parametrize("rank", [1, 2, 4, 8])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_is_the_projection_of_omega_on_the_matrices_that_touch_the_basis(shape, dtype, rank):
+def test_equals_the_dense_projection_of_omega(shape, dtype, rank):
     weight, update, c = random_weight(shape, dtype), torch.randn(shape, dtype=dtype), orthonormal(shape, rank, dtype)
     q, s, basis = sample_tangent(weight, update, rank, basis=c)
     expected = tangent_sample(weight, update, c)
@@ -42,7 +42,7 @@ def test_the_rotation_equals_the_dense_formula(shape, dtype, retraction):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_with_as_many_columns_as_rows_it_is_omega(dtype):
+def test_at_full_rank_the_sample_is_omega(dtype):
     weight, update = random_weight((9, 9), dtype), torch.randn(9, 9, dtype=dtype)
     q, s, _ = sample_tangent(weight, update, 9)
     x = update @ weight.mH
@@ -87,7 +87,7 @@ def test_float32_stays_unitary_whatever_the_size_of_the_update(retraction, norm,
 
 
 def test_a_basis_that_omega_maps_to_itself_is_no_special_case():
-    """Omega C is parallel to C for complex updates that turn each vector by a phase."""
+    """Omega C is parallel to C for complex updates that multiply each vector by a phase."""
     weight = torch.eye(6, dtype=torch.complex128)
     update = 1j * torch.diag(torch.arange(1.0, 7.0).double())
     c = torch.eye(6, 2, dtype=torch.complex128)
@@ -104,7 +104,7 @@ def test_a_zero_update_gives_every_bit_of_the_weight_back():
             assert torch.equal(rotate(weight, q, s, retraction), weight)
 
 
-def test_calls_one_after_the_other_find_the_dominant_subspace():
+def test_successive_calls_find_the_dominant_subspace():
     weight = torch.eye(30, dtype=torch.float64)
     v = torch.linalg.qr(torch.randn(30, 2, dtype=torch.float64)).Q
     x = torch.randn(30, 30, dtype=torch.float64)
@@ -118,7 +118,7 @@ def test_calls_one_after_the_other_find_the_dominant_subspace():
 
 
 def test_refuses_shapes_that_do_not_fit():
-    with pytest.raises(ProjUNNError, match=r"must have one shape and the basis \(5, 1\), found \(5, 4\)"):
+    with pytest.raises(ProjUNNError, match=r"must have the same shape and the basis \(5, 1\), found \(5, 4\)"):
         sample_tangent(torch.eye(5, 4), torch.zeros(5, 4), 1, basis=torch.zeros(4, 1))
     with pytest.raises(ProjUNNError, match=r"rank must be from 1 to min\(n, p\) = 4"):
         sample_tangent(torch.eye(5, 4), torch.zeros(5, 4), 5)

@@ -1,4 +1,4 @@
-"""Weights that are spread over ranks as DTensors."""
+"""Weights that are sharded over ranks as DTensors."""
 
 import re
 
@@ -28,7 +28,7 @@ SHARDED = {  # shape, the dim along which it is sharded, the number of matrices 
 
 
 def agree(world, shape, dim, chunks=1, dtype=torch.float64, **options):
-    """Whether the sharded run gives every rank the same bits, and those of a whole weight to rounding."""
+    """Whether a sharded run gives the same bits on every rank, and to rounding the values of an unsharded run."""
     first, second = world(sharded_runs.trained, shape, dim, dtype, chunks, **options)
     assert torch.equal(first, second)
     alone = sharded_runs.trained(shape, None, dtype, chunks, **options)
@@ -37,28 +37,28 @@ def agree(world, shape, dim, chunks=1, dtype=torch.float64, **options):
 
 class TestUpdate:
     @pytest.mark.parametrize("name", SHARDED)
-    def test_is_that_of_a_whole_weight(self, world, name):
+    def test_equals_the_update_of_a_whole_weight(self, world, name):
         shape, dim, chunks = SHARDED[name]
         assert agree(world, shape, dim, chunks)
 
     @pytest.mark.parametrize("retraction", RETRACTIONS)
     @pytest.mark.parametrize("sampler", ON_SHARDS)
     @pytest.mark.parametrize("name", ["tall, unevenly", "wide", "stacked, cut within a matrix"])
-    def test_by_every_retraction_and_sampler(self, world, name, sampler, retraction):
+    def test_equals_it_for_every_retraction_and_sampler(self, world, name, sampler, retraction):
         shape, dim, chunks = SHARDED[name]
         assert agree(world, shape, dim, chunks, retraction=retraction, sampler=sampler, rank=3, feedback=0.5)
 
     @pytest.mark.parametrize("sampler", ["tangent", "lsi"])
-    def test_with_feedback_goes_on_from_a_checkpoint_with_the_same_bits(self, world, sampler):
+    def test_with_feedback_continues_from_a_checkpoint_with_the_same_bits(self, world, sampler):
         for resumed, unbroken, residual in world(sharded_runs.resumed, sampler=sampler, feedback=0.5):
             assert torch.equal(resumed, unbroken)
             assert residual == (13, 7)
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.complex128])
-    def test_in_single_precision_and_of_complex_weights(self, world, dtype):
+    def test_equals_it_in_single_precision_and_for_complex_weights(self, world, dtype):
         assert agree(world, (12, 12), 0, dtype=dtype)
 
-    def test_is_summed_over_the_ranks_that_share_a_weight_alone(self, world):
+    def test_is_summed_only_over_the_ranks_that_share_a_weight(self, world):
         (error, first), (_, second) = world(sharded_runs.replicated)
         assert error < 1e-12
         assert torch.equal(first, second)
@@ -67,7 +67,7 @@ class TestUpdate:
     def test_no_rank_makes_or_sends_more_than_its_part(self, world, retraction):
         n, rank = 256, 2
         for made, communicated, correcting in world(sharded_runs.largest_tensors, n, retraction, rank):
-            assert made == n * n // 2  # its part
+            assert made == n * n // 2  # the part of a rank
             assert 0 < communicated <= 2 * rank * n
             assert communicated < correcting <= 64 * n
 
@@ -95,7 +95,7 @@ class TestTheWayBackToTheManifold:
 
     def test_a_weight_that_has_become_singular_is_an_error(self, world):
         for found in world(sharded_runs.zeroed):
-            assert "weight is sharded and singular, or nearly" in found
+            assert "weight is sharded and singular or nearly singular" in found
 
 
 @pytest.mark.parametrize(
@@ -106,9 +106,9 @@ class TestTheWayBackToTheManifold:
         ("skew", "coordinates='skew' need the whole weight, and weight is sharded"),
         ("partial", "weight is a DTensor that cannot be kept orthogonal: its placements"),
         ("init", "init 'haar' of .*weight needs the whole weight, which is sharded already: declare it"),
-        ("singular", "weight is sharded and singular, or nearly"),
+        ("singular", "weight is sharded and singular or nearly singular"),
         ("not finite", "weight holds values that are not finite"),
-        ("flat", "part of a flat parameter and no matrix any more. .* shard by FSDP2 instead"),
+        ("flat", "a part of a flat parameter and no longer a matrix. .* shard by FSDP2 instead"),
     ],
 )
 def test_refuses_on_every_rank(world, what, message):

@@ -1,4 +1,4 @@
-"""Skew coordinates: the optimizer works in the Lie algebra."""
+"""Skew coordinates, in which the optimizer works in the Lie algebra."""
 
 import contextlib
 
@@ -71,7 +71,7 @@ def written_out(model, steps, optimizer, retraction):
 @pytest.mark.parametrize("retraction", RETRACTIONS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_at_full_rank_it_is_the_optimizer_on_a_free_skew_matrix(optimizer, dtype, retraction):
+def test_at_full_rank_the_update_is_the_step_of_the_optimizer_on_a_free_skew_matrix(optimizer, dtype, retraction):
     found = train(layer(dtype=dtype), 20, optimizer, retraction=retraction)
     expected = written_out(layer(dtype=dtype), 20, optimizer, retraction)
     torch.testing.assert_close(found, expected, atol=1e-8, rtol=0)
@@ -89,7 +89,7 @@ def test_a_step_of_sgd_is_a_riemannian_gradient_step(dtype):
 
 
 @pytest.mark.parametrize("sampler", ["tangent", "svd"])
-def test_at_rank_n_a_sample_is_the_whole_update(sampler):
+def test_at_rank_n_the_sample_is_the_whole_update(sampler):
     whole = train(layer(), 5, "rmsprop")
     sampled = train(layer(), 5, "rmsprop", rank=6, sampler=sampler)
     torch.testing.assert_close(sampled, whole, atol=1e-10, rtol=0)
@@ -149,7 +149,7 @@ class TestTheGradientIsRight:
         found = train(model, backward=lambda: loss(compiled, x, y).backward())
         torch.testing.assert_close(found, train(layer()))
 
-    def test_of_a_stack_of_matrices_and_of_small_weights_in_a_batch(self):
+    def test_for_a_stack_of_matrices_and_for_small_weights_in_a_batch(self):
         torch.manual_seed(0)
         rnn = orthogonal(nn.LSTM(4, 4, dtype=torch.float64), "weight_hh_l0", init="haar", chunks=4)
         x = torch.randn(3, 2, 4, dtype=torch.float64)
@@ -162,7 +162,7 @@ class TestTheGradientIsRight:
         assert unitarity_error(rnn.weight_hh_l0.detach().view(4, 4, 4)).max() < 1e-12
 
 
-def test_detach_takes_the_hook_away():
+def test_detach_removes_the_hook():
     model, (x, y) = layer(), problem()
     train(model)
     model.weight.grad = None
@@ -170,7 +170,7 @@ def test_detach_takes_the_hook_away():
     assert (model.weight.grad + model.weight.grad.mT).norm() > 0.1
 
 
-def test_a_weight_that_is_unfrozen_later_gets_it():
+def test_a_weight_that_is_unfrozen_later_gets_the_hook():
     model, (x, y) = layer(), problem()
     model.weight.requires_grad_(False)
     optimizer = OPTIMIZERS["sgd"](model.parameters())
@@ -191,7 +191,7 @@ def test_a_weight_that_is_unfrozen_later_gets_it():
     ],
     ids=["rectangular", "weight decay", "LBFGS"],
 )
-def test_what_it_cannot_do_is_refused(module, optimizer, message):
+def test_unsupported_weights_and_optimizers_are_refused(module, optimizer, message):
     model = module()
     with pytest.raises(ConstraintError, match=message), contextlib.ExitStack():
         Projector(model, "weight", coordinates="skew").attach(optimizer(model.parameters()))

@@ -1,4 +1,4 @@
-"""The projector beside Lightning Fabric."""
+"""The projector together with Lightning Fabric."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def train(fabric, state, seed, steps=10):
     return [parameter.detach() for parameter in state["model"].parameters()]
 
 
-def test_attached_before_or_after_setup_it_does_the_same():
+def test_attaching_before_or_after_setup_gives_the_same_result():
     results = []
     for when in ("before", "after"):
         fabric, state = set_up(when)
@@ -43,14 +43,14 @@ def test_attached_before_or_after_setup_it_does_the_same():
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_detached_it_leaves_the_optimizer_as_it_was(when):
+def test_detach_leaves_the_optimizer_as_it_was(when):
     fabric, state = set_up(when)
     state["projector"].detach()
     train(fabric, state, seed=1)
     assert state["projector"].unitarity_errors()["0.weight"] > 1e-5
 
 
-def test_a_checkpoint_takes_it_along(tmp_path):
+def test_a_checkpoint_includes_the_state_of_the_projector(tmp_path):
     fabric, state = set_up("before")
     train(fabric, state, seed=1)
     fabric.save(tmp_path / "half.ckpt", state)

@@ -39,7 +39,7 @@ def residual(projector):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_the_tangent_sampler_with_feedback_is_the_formula_of_the_method(shape, dtype):
+def test_the_tangent_sampler_with_feedback_equals_the_formula_of_the_method(shape, dtype):
     model, grads = layer(shape, dtype), gradients(shape, dtype, 5)
     w, e, basis = model.weight.detach().clone(), torch.zeros(shape, dtype=dtype), None
     projector = Projector(model, rank=2, sampler="tangent", feedback=0.7, lr_divider=3.0)
@@ -48,7 +48,7 @@ def test_the_tangent_sampler_with_feedback_is_the_formula_of_the_method(shape, d
     for gradient in grads:
         model.weight.grad = gradient.clone()
         optimizer.step()
-        if basis is None:  # the first one is random
+        if basis is None:  # the first basis is random
             basis = projector.state_dict()["weight"]["basis"].clone()
             w, e = model.weight.detach().clone(), residual(projector).clone()
             continue
@@ -63,7 +63,7 @@ def test_the_tangent_sampler_with_feedback_is_the_formula_of_the_method(shape, d
 
 @pytest.mark.parametrize("retraction", RETRACTIONS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_with_the_paper_s_samplers_what_is_applied_to_first_order_is_left_out(shape, retraction):
+def test_the_residual_is_the_update_minus_the_first_order_change_of_the_weight(shape, retraction):
     model, (gradient,) = layer(shape), gradients(shape, torch.float64, 1)
     before = model.weight.detach().clone()
     projector = run(model, [1e-4 * gradient], rank=2, sampler="svd", feedback=0.5, retraction=retraction)
@@ -72,11 +72,11 @@ def test_with_the_paper_s_samplers_what_is_applied_to_first_order_is_left_out(sh
     torch.testing.assert_close(residual(projector), update - moved, atol=1e-8, rtol=0)
     assert moved.norm() > 1e-6
     a, b = rank_k(update, 2, "svd")
-    assert (residual(projector) - (update - a @ b.mH)).norm() > 1e-6  # it is not what is sampled, but what is applied
+    assert (residual(projector) - (update - a @ b.mH)).norm() > 1e-6  # a b^H is not the change of the weight
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_without_it_there_is_no_buffer_and_not_a_bit_changes(sampler):
+def test_without_feedback_there_is_no_residual_and_no_bit_changes(sampler):
     model = layer((6, 6), torch.float32)
     models = [model, copy.deepcopy(model)]
     grads = gradients((6, 6), torch.float32, 5)
@@ -88,7 +88,7 @@ def test_without_it_there_is_no_buffer_and_not_a_bit_changes(sampler):
 
 
 @pytest.mark.parametrize("sampler", ["tangent", "lsi"])
-def test_an_update_that_is_not_finite_leaves_it_untouched(sampler):
+def test_an_update_that_is_not_finite_leaves_the_residual_untouched(sampler):
     model, grads = layer((6, 6)), gradients((6, 6), torch.float64, 3)
     projector = run(model, grads, rank=1, sampler=sampler, feedback=0.5)
     before, weight = residual(projector).clone(), model.weight.detach().clone()
@@ -100,7 +100,7 @@ def test_an_update_that_is_not_finite_leaves_it_untouched(sampler):
     assert projector.skipped_updates == 1
 
 
-def test_it_survives_a_checkpoint_to_the_bit_and_is_like_the_weight():
+def test_a_checkpoint_restores_every_bit_of_the_residual():
     settings = {"rank": 1, "sampler": "tangent", "feedback": 0.8}
     dtype = torch.complex128
     model, grads = layer((6, 6), dtype), gradients((6, 6), dtype, 8)
@@ -119,7 +119,7 @@ def test_it_survives_a_checkpoint_to_the_bit_and_is_like_the_weight():
 
 
 @pytest.mark.parametrize("values", ["unitary", "any"])
-def test_a_weight_that_is_loaded_in_mid_run_clears_it(values):
+def test_loading_a_weight_during_training_clears_its_residual(values):
     model, grads = layer((6, 6)), gradients((6, 6), torch.float64, 3)
     projector = Projector(model, rank=1, sampler="tangent", feedback=0.5)
     run_on(projector, model, grads)
@@ -137,7 +137,7 @@ def test_a_weight_that_is_loaded_in_mid_run_clears_it(values):
     assert unitarity_error(model.weight.detach()) < 1e-12
 
 
-def test_a_weight_that_is_moved_to_the_nearest_unitary_matrix_clears_it():
+def test_moving_a_weight_to_the_nearest_unitary_matrix_clears_its_residual():
     model, grads = layer((6, 6)), gradients((6, 6), torch.float64, 3)
     projector = run(model, grads, rank=1, sampler="tangent", feedback=0.5)
     assert residual(projector).norm() > 0
@@ -148,7 +148,7 @@ def test_a_weight_that_is_moved_to_the_nearest_unitary_matrix_clears_it():
     assert unitarity_error(model.weight) < 1e-12
 
 
-def test_small_weights_in_a_batch_have_their_own(monkeypatch):
+def test_small_weights_in_a_batch_have_their_own_residuals(monkeypatch):
     from projunn_lightning.optim import step
 
     def trained():
@@ -168,7 +168,7 @@ def test_small_weights_in_a_batch_have_their_own(monkeypatch):
     torch.testing.assert_close(together, trained())
 
 
-def test_with_it_rmsprop_comes_closer_to_a_rotation_at_rank_one():
+def test_feedback_brings_rmsprop_closer_to_a_rotation_at_rank_one():
     torch.manual_seed(0)
     x = torch.randn(32, 32, dtype=torch.float64)
     target = torch.matrix_exp((x - x.mT) / 12)

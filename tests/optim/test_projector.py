@@ -24,7 +24,7 @@ FUSED = ["sgd", "momentum", "nesterov", "adam", "adamw", "adagrad"]  # torch has
 
 
 class Models:
-    """Modules that nobody prepared: (module, a batch for it, patterns of what is constrained)."""
+    """Modules without any preparation. Each attribute is (module, shape of a batch, patterns)."""
 
     rnn = (lambda: nn.RNN(3, 6, num_layers=2), (5, 2, 3), ["weight_hh_l*"])
     lstm = (lambda: nn.LSTM(3, 6), (5, 2, 3), ["weight_hh_l0"])
@@ -135,9 +135,9 @@ class TestKeepsWeightsUnitary:
             projector.detach()
 
     def test_training_still_learns(self):
-        """A rotation is found by a layer that can only rotate."""
+        """A layer that can only rotate learns a rotation."""
         target = init.haar_(torch.empty(8, 8))
-        target[0] *= target.det().sign()  # the component of the identity
+        target[0] *= target.det().sign()  # a rotation, which is connected to the identity
         model = orthogonal(nn.Linear(8, 8, bias=False), init="identity")
         optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
         Projector(model, sampler="subspace").attach(optimizer)
@@ -189,7 +189,7 @@ class TestTheUpdate:
     @pytest.mark.parametrize("retraction", ORACLES)
     @pytest.mark.parametrize("rank", [1, 3])
     @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-    def test_one_that_is_not_finite_leaves_every_bit_and_is_counted(self, bad, rank, retraction, sampler):
+    def test_an_update_that_is_not_finite_leaves_every_bit_and_is_counted(self, bad, rank, retraction, sampler):
         model = nn.GRU(3, 5)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         projector = Projector(model, "weight_hh_l0", rank=rank, retraction=retraction, sampler=sampler).attach(
@@ -203,7 +203,7 @@ class TestTheUpdate:
         optimizer.step()
         assert torch.equal(model.weight_hh_l0, before)
         assert projector.skipped_updates == 1
-        train(model, optimizer, (4, 2, 3), steps=2)  # the sampler's memory is not poisoned
+        train(model, optimizer, (4, 2, 3), steps=2)  # the sampler's basis holds no NaN
         assert not torch.equal(model.weight_hh_l0, before)
         assert worst(projector) < 1e-6
         assert projector.skipped_updates == 1
@@ -224,7 +224,7 @@ class TestTheUpdate:
         assert not torch.equal(run(0, 0), run(1, 0))
 
     def test_draws_another_sketch_for_every_step_and_every_parameter(self):
-        """The same gradient gives each weight and each step a rotation in another plane."""
+        """The same gradient rotates each weight and each step in another plane."""
         model = nn.ModuleList([orthogonal(nn.Linear(8, 8), init="identity") for _ in range(2)])
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
         Projector(model).attach(optimizer)
@@ -237,7 +237,7 @@ class TestTheUpdate:
             turns += [layer.weight.detach().clone() for layer in model]
         assert all((a - b).abs().max() > 1e-3 for i, a in enumerate(turns) for b in turns[:i])
 
-    def test_subspace_starts_from_the_last_update_and_a_zero_one_is_not_remembered(self):
+    def test_subspace_starts_from_the_last_update_that_was_not_zero(self):
         u, v = torch.linalg.qr(torch.randn(30, 2)).Q, torch.linalg.qr(torch.randn(30, 2)).Q
         grad = u @ torch.diag(torch.tensor([1.0, 0.9])) @ v.mT
         model = nn.Linear(30, 30)
@@ -252,7 +252,7 @@ class TestTheUpdate:
             model.weight.grad = grad.clone()
             optimizer.step()
             alignment.append(float((basis().mT @ v[:, :1]).abs()))
-        assert alignment[-1] > 0.999  # power steps single out the first direction from another that is nearly as strong
+        assert alignment[-1] > 0.999  # power steps find the first direction beside a similarly strong one
         before = basis().clone()
         for grad in (torch.zeros(30, 30), torch.full((30, 30), float("nan"))):
             model.weight.grad = grad
@@ -260,7 +260,7 @@ class TestTheUpdate:
             assert torch.equal(basis(), before)
 
     @pytest.mark.parametrize("sampler", SAMPLERS)
-    def test_goes_on_from_its_state_as_if_never_interrupted(self, sampler):
+    def test_continues_from_its_state_as_if_it_was_never_interrupted(self, sampler):
         grads = torch.randn(6, 8, 8)
 
         def attached(model):
@@ -279,7 +279,7 @@ class TestTheUpdate:
         resumed.load_state_dict(model.state_dict())
         weight = resumed.weight.clone()
         new_optimizer, new_projector = attached(resumed)
-        resumed.weight.data.copy_(weight)  # what a checkpoint does after the constraint is set up
+        resumed.weight.data.copy_(weight)  # a checkpoint is loaded in this order, too
         new_projector.load_state_dict(copy.deepcopy(projector.state_dict()))
         steps(model, optimizer, [*grads[3:], grads[0] * float("nan")])
         steps(resumed, new_optimizer, [*grads[3:], grads[0] * float("nan")])
@@ -330,7 +330,7 @@ class TestDrift:
             if step % 500 == 499:
                 largest = max(largest, float(worst(projector)))
         assert largest < 1e-5
-        assert projector.reorthonormalisations < steps / CHECK_EVERY / 4  # rare: most looks find nothing to do
+        assert projector.reorthonormalisations < steps / CHECK_EVERY / 4  # most checks of the drift correct nothing
 
     def test_is_corrected_where_it_passes_half_of_another_tolerance(self):
         for tolerance, corrections in ((1e-2, 0), (1e-6, 1)):
@@ -420,7 +420,7 @@ class TestAttach:
         model[1].weight.requires_grad_(False)
         Projector(model, "*.weight").attach(optimizer)
 
-    def test_refuses_a_precision_lowered_since(self):
+    def test_refuses_a_precision_that_was_lowered_later(self):
         model = nn.Linear(4, 4)
         projector = Projector(model, "weight")
         model.half()
@@ -463,9 +463,9 @@ class TestWhatIsConstrained:
         assert list(projector.constraints) == ["0.weight", "1.weight"]
         assert torch.equal(model[0].weight, torch.eye(4))
         assert worst(projector) < 1e-6
-        assert list(declared(model)) == ["0.weight"]  # a pattern binds its own projector alone
+        assert list(declared(model)) == ["0.weight"]  # a pattern does not declare a weight
 
-    def test_weights_tied_since_once(self):
+    def test_weights_that_are_tied_later_are_constrained_once(self):
         model = nn.ModuleList(orthogonal(nn.Linear(6, 6, bias=False).double()) for _ in range(2))
         projector = Projector(model)
         alone = orthogonal(nn.Linear(6, 6, bias=False).double())
@@ -477,9 +477,9 @@ class TestWhatIsConstrained:
             attached.attach(optimizer)
             next(module.parameters()).grad = grad
             optimizer.step()
-        torch.testing.assert_close(model[0].weight, alone.weight)  # of rank 1, the update has no sketch to differ in
+        torch.testing.assert_close(model[0].weight, alone.weight)  # every sketch of a rank-1 update is the same
 
-    def test_a_tied_weight_once(self):
+    def test_a_tied_weight_is_constrained_once(self):
         model = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
         model[1].weight = model[0].weight
         assert list(Projector(model, "*.weight").constraints) == ["0.weight"]

@@ -72,7 +72,7 @@ def test_the_types_of_the_settings_are_the_names_in_the_registries():
     assert get_args(types["sampler"]) == tuple(SAMPLERS)
 
 
-def test_a_sampler_and_a_retraction_registered_by_one_entry_each_are_taken():
+def test_a_newly_registered_sampler_and_retraction_are_accepted():
     with registered():
         model = nn.Linear(4, 4)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

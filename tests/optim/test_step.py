@@ -42,7 +42,7 @@ SHAPES = [(6, 6), (6, 6), (7, 4), (6, 6), (4, 7), (7, 4)]
 @pytest.mark.parametrize("rank", [1, 3])
 @pytest.mark.parametrize("sampler", [*SAMPLERS, "toy"])
 @pytest.mark.parametrize("retraction", [*RETRACTIONS, "toy"])
-def test_small_weights_of_a_shape_in_a_batch_come_out_as_one_by_one(dtype, rank, sampler, retraction, monkeypatch):
+def test_small_weights_get_the_same_values_in_a_batch_as_one_by_one(dtype, rank, sampler, retraction, monkeypatch):
     options = {"rank": rank, "sampler": sampler, "retraction": retraction}
     _, together = trained(layers(*SHAPES, dtype=dtype), **options)
     monkeypatch.setattr(step, "SMALL", 0)
@@ -51,7 +51,7 @@ def test_small_weights_of_a_shape_in_a_batch_come_out_as_one_by_one(dtype, rank,
     assert all(unitarity_error(weight) < 1e-13 for weight in together)
 
 
-def test_they_are_taken_in_one_call_and_large_ones_one_by_one(monkeypatch):
+def test_small_weights_are_updated_in_one_call_and_large_weights_one_by_one(monkeypatch):
     def shapes():
         seen = []
         model = layers(*SHAPES)
@@ -67,7 +67,7 @@ def test_they_are_taken_in_one_call_and_large_ones_one_by_one(monkeypatch):
 
 
 @pytest.mark.parametrize("sampler", ["lsi", "subspace"])
-def test_one_of_a_batch_that_is_not_finite_leaves_the_others_alone(sampler):
+def test_an_update_of_a_batch_that_is_not_finite_leaves_the_others_alone(sampler):
     outcomes = []
     for bad in (1.0, torch.nan):
         model = layers((6, 6), (6, 6))
@@ -83,7 +83,7 @@ def test_one_of_a_batch_that_is_not_finite_leaves_the_others_alone(sampler):
     assert [int(state["skipped"]) for state in projector.state_dict().values()] == [1, 0]
 
 
-def test_an_interrupt_in_its_midst_leaves_all_weights_and_counts_as_before_the_step(monkeypatch):
+def test_an_interrupt_during_an_update_leaves_all_weights_and_counts_as_before_the_step(monkeypatch):
     model = layers((6, 6), (5, 5))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     before = [parameter.detach().clone() for parameter in model.parameters()]
@@ -106,7 +106,7 @@ def test_an_interrupt_in_its_midst_leaves_all_weights_and_counts_as_before_the_s
     assert all((s["step"], int(s["skipped"]), s["basis"]) == (0, 0, None) for s in projector.state_dict().values())
 
 
-def test_an_optimizer_stopped_in_mid_step_leaves_nothing_half_written_after_detach():
+def test_after_detach_no_weight_is_half_written_by_an_interrupted_step():
     model = layers((6, 6))
     (weight,) = model.parameters()
 

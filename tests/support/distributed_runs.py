@@ -1,4 +1,4 @@
-"""What the tests of strategies run on each rank of a world, and alone to compare with."""
+"""The functions that the tests of strategies run on each rank of a world, and in one process for comparison."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def fitted(
     ckpt_to: Path | None = None,
     **options: Any,
 ) -> dict[str, Tensor]:
-    """The weights of a small network after some steps, from a checkpoint on and to another where given."""
+    """The weights of a small network after some steps. It may resume a checkpoint and save another one."""
     model, data = small(batch_size)
     method = ProjUNN(**{"rank": 2, "sampler": sampler, **(settings or {})})
     trainer = Trainer(accelerator="cpu", max_steps=steps, callbacks=method, **{"devices": 1, **QUIET, **options})
@@ -65,7 +65,7 @@ def fitted(
 
 
 def samples_seen(by_datamodule: bool) -> list[float]:
-    """The first number of every training sample of two epochs; the datamodule or its loader is passed to fit."""
+    """The first number of every training sample of two epochs. Either the datamodule or its loader is passed to fit."""
     seen: list[float] = []
 
     class Recorder(BoringModel):
@@ -82,7 +82,7 @@ def samples_seen(by_datamodule: bool) -> list[float]:
 
 
 def compressed() -> tuple[Tensor, float]:
-    """A weight trained by torch's DDP with gradients averaged at rank 1 by PowerSGD, and its unitarity error."""
+    """A weight that torch's DDP trains with gradients compressed by PowerSGD at rank 1, and its unitarity error."""
     torch.manual_seed(0)
     model = nn.Sequential(orthogonal(nn.Linear(24, 24)), nn.Linear(24, 24))
     parallel = DistributedDataParallel(model)
@@ -103,8 +103,8 @@ def compressed() -> tuple[Tensor, float]:
 def parallel_layers(world: bool = True) -> list[Tensor]:
     """The weights of two layers after some steps.
 
-    In a world, the first is split by rows and the second by columns over two ranks; of four, each of these shares its
-    part with another one by ``fully_shard``.
+    In a world, the first layer is split by rows over two ranks, and the second by columns. In a world of four ranks,
+    each part is in addition sharded over two ranks by ``fully_shard``.
     """
     torch.manual_seed(0)
     model = nn.Sequential(orthogonal(nn.Linear(8, 12)), nn.ReLU(), orthogonal(nn.Linear(12, 6)))
@@ -142,7 +142,7 @@ def predicted(path: Path, samples: int, **options: Any) -> None:
 
 
 class KilledAt(Callback):
-    """A process that is killed in the middle of a step."""
+    """A callback that kills the process in the middle of a step."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -162,7 +162,7 @@ def resumable(
     workers: int = 0,
     **options: Any,
 ) -> dict[str, Tensor]:
-    """The weights after three epochs of four batches, which leave a checkpoint of every step, or from one on."""
+    """The weights after three epochs of four batches, which save a checkpoint at every step and may resume one."""
     torch.manual_seed(0)
     model = SequenceModel(2, 1, 8, 2, task="regression", output="last", dropout=0.5)
     samples = 16 * options.get("devices", 1)

@@ -1,4 +1,4 @@
-"""A small model of a user's own, and what it takes to fit it."""
+"""A small model of a user, and the functions that fit it."""
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -9,7 +9,7 @@ from projunn_lightning.functional import unitarity_error
 
 
 class Net(LightningModule):
-    """A regression on 4 numbers; layers of it are constrained by pattern."""
+    """A regression on 4 numbers. Patterns choose the layers to constrain."""
 
     def __init__(self, optimizer=torch.optim.SGD, **options):
         super().__init__()
@@ -64,5 +64,5 @@ def error(weight):
 
 
 def steps(method):
-    """Of each constrained weight, by name."""
+    """The number of updates of each constrained weight, by name."""
     return {name: state["step"] for name, state in method.state_dict().items()}

@@ -1,4 +1,4 @@
-"""Small data sets in local folders, in the layout of the Hub."""
+"""Small data sets in local folders, in the layout of the Hugging Face Hub."""
 
 import datasets
 import numpy as np
@@ -6,7 +6,7 @@ from PIL import Image
 
 
 def write_split(folder, split, images, labels, names=("image", "label"), classes=4):
-    """Parquet files as in the Hub's ylecun/mnist and uoft-cs/cifar10."""
+    """Write a Parquet file with the columns of ylecun/mnist and uoft-cs/cifar10 on the Hub."""
     image, label = names
     features = datasets.Features({image: datasets.Image(), label: datasets.ClassLabel(num_classes=classes)})
     columns = {image: [Image.fromarray(array) for array in images], label: list(labels)}
@@ -18,12 +18,12 @@ def random_images(count, *shape, seed=0):
 
 
 def labels_of(count, classes=4):
-    """Every class, in turn."""
+    """The labels 0, 1, .., in turn, so that every class occurs."""
     return np.arange(count) % classes
 
 
 def write_folder(folder, *shape, train=40, test=12, **options):
-    """A folder of random images of the given shape, and the training images and classes."""
+    """Write a folder of random images of the given shape, and return the training images and their classes."""
     folder.mkdir()
     images = random_images(train, *shape)
     write_split(folder, "train", images, labels_of(train), **options)

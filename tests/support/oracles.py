@@ -1,4 +1,4 @@
-"""The plain dense formulas that every fast path is compared with, and strategies that draw their inputs."""
+"""The dense formulas with which every fast path is compared, and Hypothesis strategies for their inputs."""
 
 import torch
 from hypothesis import strategies as st
@@ -34,9 +34,9 @@ def _skew(weight: Tensor, update: Tensor) -> Tensor:
 
 
 def tangent_sample(weight: Tensor, update: Tensor, basis: Tensor) -> Tensor:
-    """The projection of Omega on the skew matrices that touch the span of an orthonormal basis C.
+    """The tangent sample of Omega for an orthonormal basis C: Omega - R Omega R with R = I - C C^H.
 
-    That is Omega less the part that is outside of the span on both sides.
+    The sample leaves out the part of Omega that acts between vectors orthogonal to C.
     """
     w, d = (weight.mH, update.mH) if weight.shape[-2] < weight.shape[-1] else (weight, update)
     omega = _skew(w, d)
@@ -45,7 +45,7 @@ def tangent_sample(weight: Tensor, update: Tensor, basis: Tensor) -> Tensor:
 
 
 def along(retraction: str, weight: Tensor, a: Tensor) -> Tensor:
-    """W moved along A W by a dense skew-Hermitian A."""
+    """The weight W, moved along A W by a dense skew-Hermitian A."""
     if weight.shape[-2] < weight.shape[-1]:
         return along(retraction, weight.mH, a).mH
     identity = torch.eye(a.shape[-1], dtype=a.dtype)
@@ -67,7 +67,7 @@ def random_weight(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 
 def random_update(shape: tuple[int, ...], dtype: torch.dtype, rank: int, norm: float) -> tuple[Tensor, Tensor]:
-    """a, b with a b^H of the given Frobenius norm, b with orthonormal columns."""
+    """Factors a and b. The product a b^H has the given Frobenius norm, and b has orthonormal columns."""
     a = torch.randn(*shape[:-1], rank, dtype=dtype)
     a = a * (norm / torch.linalg.matrix_norm(a)[..., None, None])
     return a, torch.linalg.qr(torch.randn(*shape[:-2], shape[-1], rank, dtype=dtype)).Q

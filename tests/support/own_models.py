@@ -1,4 +1,4 @@
-"""Modules of a user, for configs that name them by class path."""
+"""Modules of a user, which configs name by class path."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from projunn_lightning.nn import UnitaryRNN
 
 
 class Own(LightningModule):
-    """A regression on the adding problem around any module from sequences (B, T, 2) to features (B, T, 8)."""
+    """A regression on the adding problem by any module that maps sequences (B, T, 2) to features (B, T, 8)."""
 
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class OwnLSTM(Own):
 
 
 class OwnLinear(Own):
-    """Tall, square and wide layers."""
+    """A model with a tall, a square and a wide layer."""
 
     def __init__(self) -> None:
         super().__init__(nn.Sequential(nn.Linear(2, 12), nn.Linear(12, 12), nn.Linear(12, 8)))
@@ -76,7 +76,7 @@ class Attending(nn.Module):
 
 
 class Failing(Own):
-    """Cannot be made."""
+    """A model whose constructor raises an error."""
 
     error: type[Exception] = ValueError
 
@@ -85,7 +85,7 @@ class Failing(Own):
 
 
 class BuildsLater(Own):
-    """Has its layers only when it is set up, and declares one of them."""
+    """A model that creates its layers in ``configure_model``, and declares one of them orthogonal."""
 
     def __init__(self) -> None:
         super().__init__(nn.Identity())
@@ -96,7 +96,7 @@ class BuildsLater(Own):
 
 
 class TakesThree(Own):
-    """Has a layer for three features, which refuses the two of the adding problem."""
+    """A model for three features, which refuses the two features of the adding problem."""
 
     def __init__(self) -> None:
         super().__init__(UnitaryRNN(3, 8))

@@ -1,4 +1,4 @@
-"""What the tests of models sharded by Lightning's ModelParallelStrategy run on each rank of a world."""
+"""The functions that the tests of Lightning's ModelParallelStrategy run on each rank of a world."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def trainer(*callbacks: Any, **options: Any) -> Trainer:
 
 
 def fitted_sharded(batch_size: int, folder: Path, distributed_checkpoint: bool) -> dict[str, Tensor]:
-    """The weights of a small network after 20 steps, from a checkpoint of half way on; whole."""
+    """The whole weights of a small network after 20 steps, the last ten of them resumed from a checkpoint."""
     results = {}
     for steps, ckpt in ((10, None), (20, folder / "half.ckpt")):
         model, data = small(batch_size)
@@ -46,7 +46,7 @@ def fitted_sharded(batch_size: int, folder: Path, distributed_checkpoint: bool) 
 
 
 def matched(complex: bool) -> tuple[float, float]:
-    """The unitarity error of a model whose weight is its own, and how far it moved; validated as it trains."""
+    """The unitarity error of a UnitaryMatch model after training with validation, and the distance that it moved."""
     torch.manual_seed(0)
     model = UnitaryMatch(12, complex=complex)
     method = ProjUNN(rank=2)
@@ -56,7 +56,7 @@ def matched(complex: bool) -> tuple[float, float]:
 
 
 def from_an_unconstrained_checkpoint(folder: Path) -> tuple[list[str], float]:
-    """Warnings, and the largest unitarity error at any step of a constrained run from a checkpoint of a plain one."""
+    """The warnings and the largest unitarity error of a constrained run that resumes an unconstrained checkpoint."""
     sizes = {"task": "regression", "output": "last"}
     data = AddingProblem(length=6, batch_size=8, train_size=64, val_size=16)
     plain = trainer(max_epochs=1)
@@ -75,7 +75,7 @@ def from_an_unconstrained_checkpoint(folder: Path) -> tuple[list[str], float]:
 
 
 def after_an_evaluation() -> float:
-    """Attached, and asked for errors, while FSDP2 still holds what it gathered to evaluate."""
+    """The unitarity error of a projector that is used while FSDP2 holds the weights gathered for an evaluation."""
     model = orthogonal(nn.Linear(8, 8), init="haar")
     fully_shard(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -96,7 +96,7 @@ def shard_convolutions() -> None:
 
 
 def samples_of_tensor_parallel_ranks() -> list[int]:
-    """The indices of an epoch where two ranks hold the parts of one model."""
+    """The indices of an epoch if two ranks hold the parts of one model."""
     data = AddingProblem(length=4, train_size=6, val_size=4)
     data.trainer = trainer(strategy=ModelParallelStrategy(1, 2))
     data.trainer.strategy._lightning_module = SequenceModel(2, 2, 4)

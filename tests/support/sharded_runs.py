@@ -1,4 +1,4 @@
-"""What the tests of sharded weights run on each rank of a world, and alone to compare with."""
+"""The functions that the tests of sharded weights run on each rank of a world, and in one process for comparison."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from projunn_lightning.linalg import generator_for
 
 
 class Weight(nn.Module):
-    """A weight that is all there is; of three dimensions, a batch of matrices."""
+    """A module with nothing but a weight. A weight of three dimensions is a batch of matrices."""
 
     def __init__(self, *shape: int, dtype: torch.dtype) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ def drawn(*shape: int, key: str = "start", dtype: torch.dtype = torch.float64) -
 
 
 def module_of(*shape: int, dtype: torch.dtype = torch.float64) -> nn.Module:
-    """A module with one random weight; a convolution where it has four dimensions."""
+    """A module with one random weight. It is a convolution if the weight has four dimensions."""
     module = nn.Conv2d(shape[1], shape[0], shape[2], dtype=dtype) if len(shape) == 4 else Weight(*shape, dtype=dtype)
     with torch.no_grad():
         module.weight.copy_(drawn(*shape, dtype=dtype))
@@ -62,7 +62,7 @@ def whole(weight: Tensor) -> Tensor:
 def trained(
     shape: tuple[int, ...], dim: int | None = None, dtype: torch.dtype = torch.float64, chunks: int = 1, **options: Any
 ) -> Tensor:
-    """The weight after five steps, sharded along a dim or whole."""
+    """The whole weight after five steps. During the steps it is sharded along ``dim``, unless this is None."""
     module = orthogonal(module_of(*shape, dtype=dtype), chunks=chunks)
     if dim is not None:
         shard_(module, dim)
@@ -74,7 +74,10 @@ def trained(
 
 
 def resumed(**options: Any) -> tuple[Tensor, Tensor, tuple[int, ...]]:
-    """A sharded weight after six steps, resumed after three and unbroken, and the shape of the residual as saved."""
+    """A sharded weight after six steps, from a resumed run and from an uninterrupted run.
+
+    The third result is the shape of the residual in the saved state.
+    """
     module = orthogonal(module_of(13, 7))
     shard_(module, 0)
     optimizer = torch.optim.SGD(module.parameters(), lr=0.03)
@@ -97,7 +100,10 @@ def resumed(**options: Any) -> tuple[Tensor, Tensor, tuple[int, ...]]:
 
 
 def made_unitary(shape: tuple[int, ...], dim: int, scale: float, dtype: torch.dtype) -> tuple[float, float, float]:
-    """Distance of a sharded weight that a pattern chose from the nearest unitary one; its error, and as reported."""
+    """Constrain a sharded weight by a pattern.
+
+    Return its distance from the nearest unitary matrix, its unitarity error, and the error that the projector reports.
+    """
     module = module_of(*shape, dtype=dtype)
     with torch.no_grad():
         expected = nearest_unitary(module.weight.mul_(scale))
@@ -122,15 +128,15 @@ def drifting(shape: tuple[int, ...], dim: int) -> tuple[float, float, int]:
 
 
 class LargestTensor(TorchDispatchMode):
-    """Sizes of the largest ordinary tensor that any operation makes, and that any collective takes."""
+    """The sizes of the largest ordinary tensor of any operation, and of the largest tensor of any collective."""
 
     made = communicated = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if any(issubclass(kind, DTensor) for kind in types):
-            return NotImplemented  # seen again, as the operations on local tensors that it comes to
+            return NotImplemented  # DTensor replaces it by operations on local tensors, which come here
         result = func(*args, **(kwargs or {}))
-        # DTensor works out shapes on fake tensors, which have no memory.
+        # DTensor computes shapes with fake tensors, which have no memory.
         tensors = [x for x in tree_leaves((args, result)) if isinstance(x, Tensor) and not isinstance(x, FakeTensor)]
         sizes = [tensor.numel() for tensor in tensors]
         self.made = max([self.made, *sizes])
@@ -140,7 +146,7 @@ class LargestTensor(TorchDispatchMode):
 
 
 def replicated() -> tuple[float, Tensor]:
-    """The error of a weight of which every rank holds all, as one of a group that is sharded elsewhere."""
+    """The error of a weight of which every rank holds the whole, and the weight."""
     module = orthogonal(module_of(8, 8))
     mesh = init_device_mesh("cpu", (dist.get_world_size(), 1))
     module.weight = nn.Parameter(distribute_tensor(module.weight.detach(), mesh, [Replicate(), Shard(0)]))
@@ -152,7 +158,7 @@ def replicated() -> tuple[float, Tensor]:
 
 
 def zeroed() -> str:
-    """What is said of a weight that was set to zero, at the next look at the drift."""
+    """The error message for a weight that was set to zero, at the next check of the drift."""
     module = orthogonal(module_of(8, 8))
     shard_(module, 0)
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
@@ -163,7 +169,10 @@ def zeroed() -> str:
 
 
 def largest_tensors(n: int, retraction: str, rank: int) -> tuple[int, int, int]:
-    """Of 63 steps and of one that re-orthonormalises: largest tensor made (either), and communicated (each)."""
+    """The largest tensor that 64 steps make, and the largest tensors that they communicate.
+
+    There are two results for the communication: the first 63 steps, and the last step, which corrects the drift.
+    """
     module = orthogonal(module_of(n, n, dtype=torch.float32))
     shard_(module, 0)
     optimizer = torch.optim.SGD(module.parameters(), lr=0.01)
@@ -188,7 +197,7 @@ def message(function: Any, *args: Any) -> str:
 
 
 def refused(what: str) -> str:
-    """The message of a projector that cannot take a weight."""
+    """The error message of a projector that cannot constrain a weight."""
     module = nn.Sequential(orthogonal(nn.Linear(8, 8)), nn.Linear(8, 8))
     if what == "flat":
         return message(Projector, FullyShardedDataParallel(module, device_id=torch.device("cpu")))

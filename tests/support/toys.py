@@ -1,4 +1,4 @@
-"""A sampler and a retraction that no file of the package knows: tests register them by one entry each."""
+"""A sampler and a retraction that are not in the package. Tests register each of them by one entry."""
 
 from contextlib import contextmanager
 
@@ -12,7 +12,7 @@ from tests.support.oracles import ORACLES
 
 
 def twice_half(s):
-    """Two Cayley transforms by half the angle: ``(I + C)^2 - I = 2 C + C^2``."""
+    """Two Cayley transforms by half of the angle: ``(I + C)^2 - I = 2 C + C^2``."""
     c = torch.linalg.solve(identity(s) - 0.25 * s, 0.5 * s)
     return 2 * c + c @ c
 
@@ -27,7 +27,7 @@ def twice_half_dense(weight, update):
 
 
 def by_two_products(update, rank, generator, basis):
-    """A sketch of the rows that one more power step improves."""
+    """A sketch of the rows, improved by one more power step."""
     d = update.d
     sketch = orthonormalise(d.matmul(orthonormalise(gaussian(d, d.shape[-1], rank, generator))))
     b = orthonormalise(d.mH.matmul(sketch))

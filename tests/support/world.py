@@ -1,4 +1,4 @@
-"""Real processes that talk by gloo, for tests of what is distributed."""
+"""Real processes that communicate by gloo, for tests of distributed runs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 
 
 class World:
-    """Processes that wait for functions to call, as ``torchrun`` would start them.
+    """Processes that wait for functions to call. They have the environment in which ``torchrun`` starts processes.
 
-    Starting them takes seconds, a call none; so one world serves many tests. Functions are sent by name and must be at
-    the top level of a module.
+    Starting the processes takes seconds, and a call takes none, so one world serves many tests. Functions are sent by
+    name and must be at the top level of a module.
     """
 
     def __init__(self, size: int = 2) -> None:
@@ -32,12 +32,12 @@ class World:
             other.close()
 
     def __call__(self, function: Callable[..., Any], *args: Any, timeout: float = 120, **options: Any) -> list[Any]:
-        """What the function returns on each rank.
+        """Call a function on each rank, and return the results of all ranks.
 
         Raises:
-            RuntimeError: with the traceback of a rank on which it failed.
+            RuntimeError: with the traceback of a rank on which the function failed.
             EOFError: if a process has died.
-            TimeoutError: if a rank does not answer; then the world is of no more use.
+            TimeoutError: if a rank does not answer. The world cannot be used afterwards.
         """
         for end in self.ends:
             end.send((function, args, options))
@@ -78,5 +78,5 @@ def _serve(rank: int, size: int, port: int, end: Connection) -> None:
         function, args, options = end.recv()
         try:
             end.send((function(*args, **options), None))
-        except BaseException:  # SystemExit among them
+        except BaseException:  # including SystemExit
             end.send((None, traceback.format_exc()))

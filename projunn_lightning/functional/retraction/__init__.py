@@ -1,4 +1,4 @@
-"""The ways back to the manifold: a new one is a file here and an entry of :data:`RETRACTIONS`."""
+"""The retractions. A new retraction is a file in this folder and an entry of :data:`RETRACTIONS`."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -37,19 +37,19 @@ else:
 
 
 def retract(weight: Tensor, a: Tensor, b: Tensor, retraction: RetractionName = "exponential") -> Tensor:
-    """Move unitary matrices along an update ``a b^H`` and back to the manifold, by the retraction of that name.
+    """Move unitary matrices along an update ``a b^H`` and back to the manifold, by a retraction that is named.
 
     Args:
-        weight: unitary matrices W, ``(*, n, p)``; real or complex, float32 or float64.
-        a: left factor of the update, ``(*, n, k)``, in the weight's dtype.
-        b: right factor, ``(*, p, k)``.
+        weight: unitary matrices W, ``(*, n, p)``, of dtype float32, float64, complex64 or complex128.
+        a: the left factor of the update, ``(*, n, k)``, in the weight's dtype.
+        b: the right factor of the update, ``(*, p, k)``, in the weight's dtype.
         retraction: a name in :data:`RETRACTIONS`.
 
     Returns:
         The new weight ``(*, n, p)``.
 
     Raises:
-        ProjUNNError: if the shapes do not fit, or there is no retraction of that name.
+        ProjUNNError: if the shapes do not fit together, or if the retraction is unknown.
 
     >>> import torch
     >>> weight, a, b = torch.eye(2), torch.zeros(2, 1), torch.ones(2, 1)

@@ -1,13 +1,13 @@
-r"""What the retractions share.
+r"""The classes and functions that all retractions use.
 
 Notation (Kiani et al. 2022, arXiv 2203.05483): W is n x p with n >= p and W^H W = I; the update is a b^H with a of
-shape n x k and b of shape p x k. A wide weight is handled through its conjugate transpose. Each retraction reads W in
-two thin products and writes it once, W' = W + L R^H with L and R of width 2k at most.
+shape n x k and b of shape p x k. A wide weight is handled through its conjugate transpose. Each retraction reads W for
+two thin products and writes it once, W' = W + L R^H, where L and R have at most 2k columns.
 
-The thin products are taken from W as it is. Shortcuts that hold only for an exactly unitary W (W W^H a = a) would
-amplify its rounding error from step to step. The small problem is stated in orthonormal bases and not over Gram
-matrices, which square its condition number: in float32 an update of norm 10 could cost a weight its unitarity there.
-Here the core is itself unitary to rounding, whatever the size of the update, and a zero update changes nothing.
+The thin products use W as it is. A shortcut that holds only for an exactly unitary W (W W^H a = a) would amplify the
+rounding error of W from step to step. The small problem is stated in orthonormal bases and not with Gram matrices. Gram
+matrices square the condition number: in float32, an update of norm 10 could destroy the unitarity of a weight. In
+orthonormal bases the small matrix is unitary to rounding for an update of any size, and a zero update changes nothing.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from projunn_lightning.linalg import Matrices, full_precision, matrices_of
 
 
 class Change(NamedTuple):
-    """The change of a weight as a product of thin factors, and the same to first order in the update.
+    """The change of a weight as a product of thin factors, and its first-order part.
 
     Attributes:
-        left: L ``(*, n, m)`` with ``W' = W + L R^H``.
+        left: L ``(*, n, m)``, where ``W' = W + L R^H``.
         right: R ``(*, p, m)``.
-        linear: a function that returns L and R of the first-order change.
+        linear: a function that returns the factors L and R of the change to first order in the update.
     """
 
     left: Tensor
@@ -60,16 +60,16 @@ class Rotation(NamedTuple):
 
 @dataclass(frozen=True)
 class Retraction:
-    """A way from a weight and a direction to a new weight on the manifold.
+    """A map from a weight and a direction to a new weight on the manifold.
 
     Attributes:
-        summary: what it computes, in one line for help texts and tables.
-        core: a function of S that returns K with ``W' = (I + Q K Q^H) W``, for a rotation ``A = Q S Q^H``.
-        dense: a function of whole W, Omega and D that returns the new weight by dense algebra.
-        of_update: a function of W, a ``(*, n, k)`` and b ``(*, p, k)`` that returns the change by an update ``a b^H``;
-            None where it is the rotation by the skew part of the update along W.
+        summary: a description in one line, for help texts and tables.
+        core: a function that takes S and returns K, where ``W' = (I + Q K Q^H) W`` for a rotation ``A = Q S Q^H``.
+        dense: a function that takes the whole W, Omega and D and returns the new weight by dense algebra.
+        of_update: a function that takes W, a ``(*, n, k)`` and b ``(*, p, k)`` and returns the change by the update
+            ``a b^H``. If it is None, the change is the rotation by the skew part of the update along W.
 
-    The functions are given tall or square weights; a wide weight is handled here, by its conjugate transpose.
+    The functions get tall or square weights. This class handles a wide weight through its conjugate transpose.
     """
 
     summary: str
@@ -93,7 +93,7 @@ class Retraction:
 
     @full_precision()
     def __call__(self, weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        """The new weight; see :func:`~projunn_lightning.functional.retract`."""
+        """The new weight, see :func:`~projunn_lightning.functional.retract`."""
         n, p = weight.shape[-2:]
         if a.shape[-2] != n or b.shape[-2] != p or a.shape[-1] != b.shape[-1]:
             raise ProjUNNError(
@@ -107,12 +107,12 @@ class Retraction:
 
 
 def skew_part(a: Tensor, c: Tensor) -> Rotation:
-    """``A = (a c^H - c a^H) / 2`` of thin a and c ``(*, n, k)``.
+    """The rotation ``A = (a c^H - c a^H) / 2`` of thin a and c ``(*, n, k)``.
 
-    With the thin QR [a, c] = Q [T_a, T_c], A is Q S Q^H with the skew part S of T_a T_c^H.
+    With the thin QR [a, c] = Q [T_a, T_c] it is A = Q S Q^H, where S is the skew part of T_a T_c^H.
     """
     k = a.shape[-1]
-    # Q has min(2 k, n) columns, which are orthonormal also where a and c are parallel or zero.
+    # Q has min(2 k, n) columns. They are orthonormal even if a and c are parallel or zero.
     q, t = torch.linalg.qr(torch.cat([a, c], dim=-1))
     x = t[..., :k] @ t[..., k:].mH
     return Rotation(q, 0.5 * (x - x.mH))

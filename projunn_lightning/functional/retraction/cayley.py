@@ -12,9 +12,10 @@ from projunn_lightning.linalg import identity, newton_schulz
 def cayley(weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
     r"""The Cayley transform, ``W' = (I - A/2)^-1 (I + A/2) W`` with the ``A`` of :func:`projunn_t`.
 
-    Arguments, result and errors are those of :func:`~projunn_lightning.functional.projunn_t`. Source: Wen and Yin
-    2013, "A feasible method for optimization with orthogonality constraints", with the Sherman-Morrison-Woodbury
-    formula for the inverse.
+    The arguments, the result and the errors are the same as in :func:`~projunn_lightning.functional.projunn_t`.
+
+    Source: Wen and Yin 2013, "A feasible method for optimization with orthogonality constraints", with the
+    Sherman-Morrison-Woodbury formula for the inverse.
 
     >>> weight = torch.eye(2, dtype=torch.float64)
     >>> a, b = torch.tensor([[0.0], [4.0]]).double(), torch.tensor([[1.0], [0.0]]).double()

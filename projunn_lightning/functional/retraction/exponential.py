@@ -10,18 +10,18 @@ from projunn_lightning.linalg import exp_minus_identity, newton_schulz
 
 
 def projunn_t(weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    r"""projUNN-T: the update taken along the tangent, ``W' = exp(A) W`` with ``A = (a c^H - c a^H) / 2``, ``c = W b``.
+    r"""projUNN-T: the step along the tangent, ``W' = exp(A) W`` with ``A = (a c^H - c a^H) / 2`` and ``c = W b``.
 
     Args:
-        weight: unitary matrices W, ``(*, n, p)``; real or complex, float32 or float64.
-        a: left factor of the update ``a b^H``, ``(*, n, k)``, in the weight's dtype.
-        b: right factor, ``(*, p, k)``.
+        weight: unitary matrices W, ``(*, n, p)``, of dtype float32, float64, complex64 or complex128.
+        a: the left factor of the update ``a b^H``, ``(*, n, k)``, in the weight's dtype.
+        b: the right factor of the update, ``(*, p, k)``, in the weight's dtype.
 
     Returns:
-        The new weight ``(*, n, p)``, exactly as unitary as ``weight``.
+        The new weight ``(*, n, p)``. It is as unitary as ``weight``, to rounding.
 
     Raises:
-        ProjUNNError: if the shapes do not fit.
+        ProjUNNError: if the shapes do not fit together.
 
     Source: Kiani et al. 2022 (projUNN-T).
 

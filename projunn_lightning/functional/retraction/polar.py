@@ -12,10 +12,11 @@ from projunn_lightning.linalg import Dense, Matrices, identity, polar
 def projunn_d(weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
     r"""projUNN-D: the nearest unitary matrix to the updated weight, ``W' = polar(W + a b^H)``.
 
-    Where ``W + a b^H`` is singular, the nearest unitary matrix is not unique and the result is not finite.
+    If ``W + a b^H`` is singular, the nearest unitary matrix is not unique, and the result is not finite.
 
-    Arguments, result and errors are those of :func:`~projunn_lightning.functional.projunn_t`. Source: Kiani et al.
-    2022 (projUNN-D).
+    The arguments, the result and the errors are the same as in :func:`~projunn_lightning.functional.projunn_t`.
+
+    Source: Kiani et al. 2022 (projUNN-D).
 
     >>> weight = torch.eye(2, dtype=torch.float64)
     >>> a, b = torch.tensor([[0.0], [1.0]]).double(), torch.tensor([[1.0], [0.0]]).double()
@@ -27,11 +28,11 @@ def projunn_d(weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 def _of_update(weight: Matrices, a: Tensor, b: Tensor) -> Change:
-    """L = Y (H - I) + P J and R = Q, where [b, W^H a] = Q [T_b, T_a], Y = W Q, a - W W^H a = P S, [H; J] = polar(K).
+    """The change with L = Y (H - I) + P J and R = Q.
 
-    In the bases Q and [W Q, P] the updated weight W + a b^H is the 3k x 2k matrix K = [I + T_a T_b^H; S T_b^H]. P, S
-    and J exist only where W is tall. To first order the change is a b^H less its normal part,
-    W (W^H a b^H + b a^H W) / 2.
+    Here [b, W^H a] = Q [T_b, T_a] and a - W W^H a = P S are thin QR decompositions, Y = W Q, and [H; J] = polar(K). In
+    the bases Q and [W Q, P] the updated weight W + a b^H is the 3k x 2k matrix K = [I + T_a T_b^H; S T_b^H]. P, S and J
+    exist only if W is tall. To first order the change is a b^H minus its normal part, W (W^H a b^H + b a^H W) / 2.
     """
     k = a.shape[-1]
     n, p = weight.shape[-2:]
@@ -45,10 +46,10 @@ def _of_update(weight: Matrices, a: Tensor, b: Tensor) -> Change:
     def linear() -> tuple[Tensor, Tensor]:
         return a @ tb_h - 0.5 * (y @ (product + product.mH)), q
 
-    if n == p:  # a square weight spans the whole space: what is left of a is rounding
+    if n == p:  # a square weight spans the whole space, so that a - W W^H a is rounding
         return Change(y @ (polar(inner) - identity(q)), q, linear)
     aperp = a - weight.matmul(ahat)
-    # W is projected out twice: for an a in the span of W, the first time leaves only rounding.
+    # The span of W is projected out twice: if a lies in it, the first projection leaves only rounding.
     aperp = aperp - weight.matmul(weight.mH.matmul(aperp))
     basis, s = torch.linalg.qr(aperp)
     outer = polar(torch.cat([inner, s @ tb_h], dim=-2))

@@ -1,4 +1,4 @@
-"""The low-rank approximation of an update: a new sampler is a file here and an entry of :data:`SAMPLERS`."""
+"""The samplers, which approximate an update. A new one is a file in this folder and an entry of :data:`SAMPLERS`."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -50,30 +50,29 @@ def rank_k(
     generator: Generators = None,
     basis: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    r"""Approximate an update at rank k, ``D ~ a b^H``, where b has orthonormal columns.
+    r"""Approximate an update D at rank k by ``a b^H``, where b has orthonormal columns.
 
     Every sampler but ``"svd"`` costs O(k n p).
 
     Args:
-        update: matrices D, ``(*, n, p)``, real or complex, float32 or float64.
+        update: matrices D, ``(*, n, p)``, of dtype float32, float64, complex64 or complex128.
         rank: k, from 1 to ``min(n, p)``.
-        sampler: ``"lsi"``, a random sketch of the rows and the projection on its span;
-            ``"column"``, the projection on columns drawn by squared length; ``"svd"``, the best approximation
-            (Eckart-Young), at cubic cost; ``"subspace"``, one power step from ``basis``, deterministic and close to
-            ``"svd"`` when successive updates resemble each other. (``"tangent"`` is :func:`sample_tangent`.)
-        generator: source of the random sketches, on the update's device, or one for each matrix along the first
-            dimension; torch's default one if None.
-        basis: for ``"subspace"``, the b of the previous update, ``(*, p, k)``; drawn at random if None.
+        sampler: ``"lsi"``, a random sketch of the rows and the projection on its span; ``"column"``, the projection on
+            columns that are drawn by squared length; ``"svd"``, the best approximation (Eckart-Young), at cubic cost;
+            or ``"subspace"``, one power step from ``basis``, which is deterministic and close to ``"svd"`` if
+            successive updates are similar. The sampler ``"tangent"`` is the function :func:`sample_tangent`.
+        generator: the source of the random sketches, on the update's device, or one generator for each index of the
+            first dimension. If it is None, torch's default generator is used.
+        basis: for ``"subspace"``, the b of the previous update, ``(*, p, k)``. If it is None, a random basis is drawn.
 
     Returns:
-        a ``(*, n, k)`` and b ``(*, p, k)``. A zero matrix gives a = 0; a matrix with a NaN or an infinity gives an a
+        a ``(*, n, k)`` and b ``(*, p, k)``. A zero matrix gives a = 0. A matrix with a NaN or an infinity gives an a
         that is not finite.
 
     Raises:
         ProjUNNError: if ``rank`` is out of range, the sampler is unknown, or the basis has another shape.
 
-    Source: Kiani et al. 2022 (LSI and column sampling); the power step is that of PowerSGD (Vogels et
-    al. 2019).
+    Source: Kiani et al. 2022 (LSI and column sampling); Vogels et al. 2019 (the power step of PowerSGD).
 
     >>> import torch
     >>> update = torch.outer(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 3.0, 4.0]))
@@ -93,26 +92,26 @@ def rank_k(
 def sample_tangent(
     weight: Tensor, update: Tensor, rank: int, *, generator: Generators = None, basis: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    r"""Approximate the tangent part of an update at rank k: ``Omega ~ A = Q S Q^H`` with a skew-Hermitian S.
+    r"""Approximate the tangent part Omega of an update at rank k by ``A = Q S Q^H``, where S is skew-Hermitian.
 
-    An update D moves a unitary weight W on the manifold by Omega W, ``Omega = (D W^H - W D^H) / 2``; the rest of D is
-    normal to the manifold and does no work. A is the projection of Omega on the skew matrices that touch the span of a
-    basis C. It costs O(k n p).
+    An update D moves a unitary weight W on the manifold by Omega W, where ``Omega = (D W^H - W D^H) / 2``. The rest of
+    D is normal to the manifold and does not move the weight. A is the projection of Omega on the skew-Hermitian
+    matrices X for which ``u^H X v = 0`` for all u and v orthogonal to the columns of a basis C. A call costs O(k n p).
 
     Args:
-        weight: unitary matrices W, ``(*, n, p)``, real or complex, float32 or float64.
-        update: D, likewise.
+        weight: unitary matrices W, ``(*, n, p)``, of dtype float32, float64, complex64 or complex128.
+        update: the update D, of the same shape and dtype.
         rank: k, from 1 to ``min(n, p)``.
-        generator: source of the first basis, as for :func:`rank_k`.
-        basis: C, ``(*, max(n, p), k)`` with orthonormal columns: the basis that the last call returned, so that
-            successive calls are a power iteration; drawn at random if None.
+        generator: the source of a random basis, as for :func:`rank_k`.
+        basis: C, ``(*, max(n, p), k)``, with orthonormal columns. Pass the basis that the last call returned, so that
+            successive calls are a power iteration. If it is None, a random basis is drawn.
 
     Returns:
         Q ``(*, max(n, p), m)``, S ``(*, m, m)`` with m at most 2 k, and the next basis. For a wide weight they belong
-        to its conjugate transpose. :func:`rotate` applies them.
+        to its conjugate transpose. :func:`rotate` applies Q and S to a weight.
 
     Raises:
-        ProjUNNError: if ``rank`` is out of range or shapes do not fit.
+        ProjUNNError: if ``rank`` is out of range, or if the shapes do not fit together.
 
     >>> import torch
     >>> weight, update = torch.eye(4), torch.ones(4, 4)  # symmetric, and so normal to the manifold at the identity
@@ -125,7 +124,7 @@ def sample_tangent(
     expected = (*update.shape[:-2], both.rows, rank)
     if weight.shape != update.shape or (basis is not None and basis.shape != expected):
         found = f"{tuple(weight.shape)}, {tuple(update.shape)} and {None if basis is None else tuple(basis.shape)}"
-        raise ProjUNNError(f"weight and update must have one shape and the basis {expected}, found {found}")
+        raise ProjUNNError(f"weight and update must have the same shape and the basis {expected}, found {found}")
     turn, basis = SAMPLERS["tangent"].sample(both, rank, generator, basis)
     assert isinstance(turn, Turn)
     assert basis is not None
@@ -140,11 +139,14 @@ def rotate(weight: Tensor, q: Tensor, s: Tensor, retraction: RetractionName = "e
         weight: unitary matrices W, ``(*, n, p)``.
         q: Q ``(*, max(n, p), m)``, with orthonormal columns.
         s: S ``(*, m, m)``, skew-Hermitian.
-        retraction: a name in ``RETRACTIONS``: ``"exponential"``, exp(A) W; ``"cayley"``, its Cayley transform;
-            ``"polar"``, the nearest unitary matrix to I + A, times W.
+        retraction: a name in ``RETRACTIONS``. ``"exponential"`` computes exp(A) W; ``"cayley"`` computes the Cayley
+            transform of A, times W; ``"polar"`` computes the nearest unitary matrix to I + A, times W.
 
     Returns:
         The new weight ``(*, n, p)``.
+
+    Raises:
+        ProjUNNError: if the retraction is unknown.
 
     >>> import torch
     >>> angle = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
@@ -160,7 +162,7 @@ def rotate(weight: Tensor, q: Tensor, s: Tensor, retraction: RetractionName = "e
 
 
 def check_rank(rank: int, update: Tensor) -> None:
-    """Check that the rank is from 1 to the smaller side of an update.
+    """Check that a rank is between 1 and the smaller side of an update.
 
     Raises:
         ProjUNNError: if it is not.

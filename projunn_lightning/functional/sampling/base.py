@@ -1,4 +1,4 @@
-"""What the samplers share: the update that they approximate, and the directions that they return."""
+"""The classes and functions that all samplers use: the update, the directions that they return, and sketches."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from projunn_lightning.linalg import Generators, Matrices, draw_, orthonormalise
 class Update:
     r"""An optimizer's update D of a unitary weight W.
 
-    D moves W on the manifold by Omega W, where ``Omega = (D W^H - W D^H) / 2`` is skew-Hermitian; the rest of D is
+    D moves W on the manifold by Omega W, where ``Omega = (D W^H - W D^H) / 2`` is skew-Hermitian. The rest of D is
     normal to the manifold. A wide weight is handled through its conjugate transpose.
 
     Attributes:
         d: D ``(*, n, p)``.
         w: W ``(*, n, p)``.
-        skew: whether D is in skew coordinates: then it is square, and ``Omega = (D - D^H) / 2``.
+        skew: whether D is given in skew coordinates. D is square then, and ``Omega = (D - D^H) / 2``.
     """
 
     d: Matrices
@@ -32,23 +32,23 @@ class Update:
 
     @property
     def rows(self) -> int:
-        """The number of rows of Omega: the larger side of the weight."""
+        """The number of rows of Omega, which is the larger side of the weight."""
         return max(self.d.shape[-2:])
 
     def omega(self, x: Tensor) -> Tensor:
-        """``Omega X`` of a thin X ``(*, rows, k)``: two products with D, and two with W unless D is skew."""
+        """``Omega X`` for a thin X ``(*, rows, k)``, by two products with D and, unless D is skew, two with W."""
         d, w = self.d.tall(), self.w.tall()
         if self.skew:
             return 0.5 * (d.matmul(x) - d.mH.matmul(x))
         return 0.5 * (d.matmul(w.mH.matmul(x)) - w.matmul(d.mH.matmul(x)))
 
     def dense_omega(self, d: Tensor, w: Tensor) -> Tensor:
-        """Omega ``(*, rows, rows)`` as a whole, of whole tall D and W."""
+        """The whole Omega ``(*, rows, rows)``, from the whole tall D and W."""
         x = d if self.skew else d @ w.mH
         return 0.5 * (x - x.mH)
 
     def energy(self) -> Tensor:
-        """``|D|_F^2`` of the matrices at each index of the first dimension, ``(G,)``."""
+        """``|D|_F^2`` over all matrices at each index of the first dimension, ``(G,)``."""
         return self.d.column_norms().square().flatten(1).sum(1)
 
     def tangent_energy(self) -> Tensor:
@@ -58,7 +58,7 @@ class Update:
 
 
 class LowRank(NamedTuple):
-    """The approximation ``D ~ a b^H``.
+    """The approximation of an update D by ``a b^H``.
 
     Attributes:
         a: ``(*, n, k)``.
@@ -69,13 +69,13 @@ class LowRank(NamedTuple):
     b: Tensor
 
     def change(self, retraction: Retraction, update: Update, divider: float | Tensor) -> Change:
-        """The change of the weight by the approximation over the divider."""
+        """The change of the weight by the approximation, divided by the divider."""
         if update.skew:
             return _rotated(retraction, update, skew_part(self.a / divider, self.b))
         return retraction.along(update.w, self.a / divider, self.b)
 
     def is_zero(self) -> Tensor:
-        """Whether nothing is left of the update at each index of the first dimension, ``(G,)`` of bool."""
+        """Whether the approximation is zero, at each index of the first dimension; ``(G,)`` of dtype bool."""
         return (self.a == 0).flatten(1).all(1)
 
     def energy_kept(self, update: Update) -> Tensor:
@@ -84,17 +84,17 @@ class LowRank(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """The approximation ``Omega ~ A = Q S Q^H`` of the update's tangent part."""
+    """The approximation of an update's tangent part Omega by ``A = Q S Q^H``."""
 
     rotation: Rotation
 
     def change(self, retraction: Retraction, update: Update, divider: float | Tensor) -> Change:
-        """The change of the weight by the approximation over the divider."""
+        """The change of the weight by the approximation, divided by the divider."""
         change = _rotated(retraction, update, Rotation(self.rotation.q, self.rotation.s / divider))
         return change.mH() if update.w.shape[-2] < update.w.shape[-1] else change
 
     def is_zero(self) -> Tensor:
-        """Whether nothing is left of the update at each index of the first dimension, ``(G,)`` of bool."""
+        """Whether the approximation is zero, at each index of the first dimension; ``(G,)`` of dtype bool."""
         return (self.rotation.s == 0).flatten(1).all(1)
 
     def energy_kept(self, update: Update) -> Tensor:
@@ -106,7 +106,7 @@ Direction = LowRank | Turn
 
 
 def _rotated(retraction: Retraction, update: Update, rotation: Rotation) -> Change:
-    """The change of the tall weight by a rotation A; to first order A W, or in skew coordinates A itself."""
+    """The change of the tall weight by a rotation A. Its first-order part is A W, or A in skew coordinates."""
     change = retraction.rotate(update.w.tall(), rotation)
     if not update.skew:
         return change
@@ -118,12 +118,13 @@ class Sampler:
     """A way to approximate an update at rank k.
 
     Attributes:
-        summary: what it computes, in one line for help texts and tables.
+        summary: a description in one line, for help texts and tables.
         sample: a function of the update, k, the random numbers and the last basis (None at first). It returns the
-            approximation and the next basis, which is None if the sampler keeps none.
-        basis_rows: the number of rows of the basis ``(*, rows, k)`` that it keeps of an update; None if it keeps none.
-        needs_whole: whether one process has to hold all of D, so that the sampler is refused for sharded weights.
-        of_tangent: whether it approximates Omega, and not D.
+            approximation and the next basis, which is None if the sampler keeps no basis.
+        basis_rows: a function that returns the number of rows of the basis ``(*, rows, k)`` for an update. It is None
+            if the sampler keeps no basis.
+        needs_whole: whether one process must hold the whole of D. Such a sampler is refused for sharded weights.
+        of_tangent: whether the sampler approximates Omega instead of D.
     """
 
     summary: str
@@ -134,7 +135,7 @@ class Sampler:
 
 
 def project(update: Matrices, span: Tensor) -> LowRank:
-    """The approximation ``D ~ q q^H D``, the projection of D on the span of some of its columns ``(*, n, k)``."""
+    """The approximation ``q q^H D``: the projection of D on the span of the columns of ``span`` ``(*, n, k)``."""
     q = orthonormalise(span)
     projected = update.mH.matmul(q)
     b = orthonormalise(projected)
@@ -142,5 +143,5 @@ def project(update: Matrices, span: Tensor) -> LowRank:
 
 
 def gaussian(update: Matrices, rows: int, rank: int, generator: Generators) -> Tensor:
-    """Normal random numbers ``(*, rows, rank)``."""
+    """Normally distributed random numbers ``(*, rows, rank)``."""
     return draw_(update.new_empty(*update.shape[:-2], rows, rank), Tensor.normal_, generator)

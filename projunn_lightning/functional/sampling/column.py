@@ -1,4 +1,4 @@
-"""Column sampling: the update projected on some of its own columns."""
+"""Column sampling: the projection of the update on some of its own columns."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ def _sample(update: Update, rank: int, generator: Generators, basis: Tensor | No
 
 
 def _drawn_columns(update: Matrices, rank: int, generator: Generators) -> Tensor:
-    """Indices ``(*, k)`` of columns drawn without replacement with probability in proportion to squared length.
+    """The indices ``(*, k)`` of columns, drawn without replacement with probabilities proportional to squared length.
 
-    They are drawn by an exponential race: the column with the smallest ``E_j / |D_j|^2`` comes first. Unlike
-    ``torch.multinomial`` the race takes zero matrices and needs no host synchronisation.
+    They are drawn by an exponential race: the columns with the largest ``|D_j|^2 / E_j`` win, where the E_j are
+    exponentially distributed. Unlike ``torch.multinomial``, the race accepts zero matrices and needs no host
+    synchronisation.
     """
     norms = update.column_norms()
     race = norms.square() / draw_(torch.empty_like(norms), Tensor.exponential_, generator)

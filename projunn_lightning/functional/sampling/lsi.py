@@ -1,4 +1,4 @@
-"""LSI: a random sketch of the update's rows."""
+"""LSI: the projection of the update on a random sketch of its rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tangent sampler: the part of the update that moves the weight on the manifold, projected on a warm subspace."""
+"""The tangent sampler: the part of the update that moves the weight on the manifold, projected on a warm basis."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from projunn_lightning.linalg import Generators, orthonormalise
 
 
 def _sample(update: Update, rank: int, generator: Generators, basis: Tensor | None) -> tuple[Direction, Tensor]:
-    r"""A is the projection of Omega on the skew matrices that touch the span of C, and C is warm from step to step.
+    r"""The projection A of Omega for the basis C, see :func:`~projunn_lightning.functional.sample_tangent`.
 
-    With omega = Omega C, A = omega C^H - C omega^H - C (C^H omega) C^H; so A C = omega, and A = Omega where C spans the
-    whole space. In the thin QR [C, omega] = Q [T_c, T_w] it is Q S Q^H with S = Z - Z^H and
-    Z = (T_w - T_c T_c^H T_w / 2) T_c^H. The next C is an orthonormal basis of omega, a power step of Omega.
+    With omega = Omega C it is A = omega C^H - C omega^H - C (C^H omega) C^H. So A C = omega, and A = Omega if C spans
+    the whole space. With the thin QR [C, omega] = Q [T_c, T_w] it is A = Q S Q^H, where S = Z - Z^H and
+    Z = (T_w - T_c T_c^H T_w / 2) T_c^H. The next C is an orthonormal basis of omega, which is a power step of Omega.
     """
     c = orthonormalise(gaussian(update.d, update.rows, rank, generator)) if basis is None else basis
     omega = update.omega(c)
     q, t = torch.linalg.qr(torch.cat([c, omega], dim=-1))
     tc, tw = t[..., :rank], t[..., rank:]
-    # What is Hermitian in C^H omega is rounding; Z - Z^H drops it, where a residual would double it at every step.
+    # The Hermitian part of C^H omega is rounding. Z - Z^H drops it; a kept residual would double it at every step.
     z = (tw - 0.5 * tc @ (tc.mH @ tw)) @ tc.mH
     return Turn(Rotation(q, z - z.mH)), orthonormalise(omega)
 
