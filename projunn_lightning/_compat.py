@@ -117,6 +117,14 @@ def changes_its_state_dict(model: LightningModule) -> bool:
     )
 
 
+def logs_now(trainer: Trainer) -> bool:
+    """``Trainer._logger_connector.should_update_logs``: whether the trainer logs at this step.
+
+    Lightning's own monitors ask the same; ``log_every_n_steps`` alone does not tell which step it is counted from.
+    """
+    return bool(trainer._logger_connector.should_update_logs)
+
+
 def fast_dev_run(trainer: Trainer) -> bool:
     """``Trainer.fast_dev_run``: whether the run only tries a few batches; public, but type checkers do not see it."""
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]

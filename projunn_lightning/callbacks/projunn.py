@@ -11,8 +11,8 @@ from lightning.pytorch.callbacks import ModelPruning
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 
-from projunn_lightning._compat import builds_its_layers_later, trainer_callbacks
-from projunn_lightning.constraint import FLAT_REMEDY, declared, matching, unitarity_errors
+from projunn_lightning._compat import builds_its_layers_later, logs_now, trainer_callbacks
+from projunn_lightning.constraint import FLAT_REMEDY, declared, matching
 from projunn_lightning.errors import ConstraintError
 from projunn_lightning.optim import Projector, ProjUNNSettings, as_patterns, check_names
 
@@ -173,14 +173,13 @@ class ProjUNN(Callback):
         # Lightning's LearningRateMonitor asks the same. The first batch is logged too, for the progress bar.
         if self is not next(iter(methods(trainer))) or trainer.barebones:  # a barebones trainer refuses to log
             return
-        if not (batch_idx == 0 or trainer._logger_connector.should_update_logs):
+        if not (batch_idx == 0 or logs_now(trainer)):
             return
         projectors = [method.projector for method in methods(trainer) if method.projector is not None]
-        constraints = {name: each for projector in projectors for name, each in projector.constraints.items()}
-        if not constraints:
+        errors = [error for projector in projectors for error in projector.unitarity_errors(quick=True).values()]
+        if not errors:
             return
-        errors = torch.stack(list(unitarity_errors(pl_module, constraints, quick=True).values()))
-        pl_module.log("unitarity_error", errors.max(), prog_bar=True)
+        pl_module.log("unitarity_error", torch.stack(errors).max(), prog_bar=True)
         pl_module.log("skipped_updates", torch.stack([each.skipped_updates for each in projectors]).sum().float())
         pl_module.log("reorthonormalisations", float(sum(each.reorthonormalisations for each in projectors)))
         rates = {name: rate for projector in projectors for name, rate in projector.effective_rates().items()}

@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+from projunn_lightning._compat import logs_now
 from projunn_lightning.callbacks._figures import draw_once, gradient_over_time, spectrum
 from projunn_lightning.callbacks._input_gradients import InputGradients
 from projunn_lightning.callbacks.projunn import ProjUNN, methods
@@ -75,7 +76,7 @@ class UnitarityMonitor(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._stop(trainer)  # an exception may have ended the last batch early
-        if not trainer._logger_connector.should_update_logs:  # Lightning's own monitors ask the same
+        if not logs_now(trainer):  # Lightning's own monitors ask the same
             return
         allowed = SHARE * (time.perf_counter() - self._begun)
         # All ranks measure a sharded weight together, so the clock of rank 0 decides for all of them.

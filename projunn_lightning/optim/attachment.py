@@ -17,6 +17,7 @@ from projunn_lightning.constraint import Constraint
 from projunn_lightning.linalg import full_precision, reshard
 from projunn_lightning.optim.settings import ProjUNNSettings
 from projunn_lightning.optim.step import Group, OnUpdate, Pair, grouped
+from projunn_lightning.optim.weight import ConstrainedWeight
 
 _Link = tuple[dict[str, Any], str, object]
 """A dictionary of a module, one of its keys, and the child module or parameter under this key."""
@@ -90,6 +91,10 @@ class Attachment:
         """The ids of the parameters that were held at the last step, and that nobody has changed since."""
         layouts = zip(self.pairs, self._present_layouts(), self._layouts, strict=True)
         return {id(p) for (weight, p), now, before in layouts if now == before and p._version == weight.version}
+
+    def changed_weights(self) -> list[ConstrainedWeight]:
+        """The weights that somebody has changed in place since the last step; none while a step is running."""
+        return [] if self._open else [weight for weight, p in self.pairs if p._version != weight.version]
 
     def _note_versions(self) -> None:
         for weight, parameter in self.pairs:

@@ -27,6 +27,7 @@ from projunn_lightning.errors import ConstraintError, ProjUNNError
 from projunn_lightning.functional import SAMPLERS
 from projunn_lightning.linalg import reshard
 from projunn_lightning.optim.attachment import Attachment, parameters_of
+from projunn_lightning.optim.optimizers import check_optimizer, check_skew, unwrapped
 from projunn_lightning.optim.settings import ProjUNNSettings, as_patterns, check_names
 from projunn_lightning.optim.step import Group, OnUpdate, Pair
 from projunn_lightning.optim.weight import ConstrainedWeight
@@ -80,6 +81,7 @@ class Projector:
         self.on_update: OnUpdate | None = None
         self._patterns = as_patterns(parameters)
         self._left: set[str] = set()
+        self._warned: set[str] = set()
         self._weights: dict[str, ConstrainedWeight] = {}
         self._weights = self._choose()
         self._attachments: list[Attachment] = []
@@ -187,8 +189,11 @@ class Projector:
         if self._attachments:
             raise ProjUNNError("the projector is attached already; call detach() first")
         optimizers = tuple(map(unwrapped, optimizers))
+        for optimizer in optimizers:
+            check_optimizer(optimizer)
         self._refuse_overlap(optimizers)
-        self._refuse_skew(optimizers)
+        if self.settings.coordinates == "skew":
+            self._check_skew(optimizers)
         weights = list(self._weights.values())
         self._start(weights, optimizers)
         self._attachments = [Attachment(self, optimizer) for optimizer in optimizers]
@@ -206,19 +211,14 @@ class Projector:
                     if name := own.get(id(parameter)):
                         raise ConstraintError(
                             f"{name} is constrained by another projector that is attached to the same optimizer, and "
-                            "its update would be taken twice; leave it to one of them by Projector.leave"
+                            "its update would be taken twice; detach() the other one, or leave the weight to one of "
+                            "them by Projector.leave"
                         )
 
-    def _refuse_skew(self, optimizers: Iterable[Optimizer]) -> None:
-        """Check that the optimizers can work in skew coordinates, if the settings ask for them."""
-        if self.settings.coordinates != "skew":
-            return
+    def _check_skew(self, optimizers: Iterable[Optimizer]) -> None:
+        """Check that the optimizers can work in skew coordinates, and that no weight decays."""
         for optimizer in optimizers:
-            if isinstance(optimizer, torch.optim.LBFGS):
-                raise ConstraintError(
-                    "LBFGS evaluates its closure at several weights in a step, and the coordinates of coordinates="
-                    "'skew' belong to one weight; use coordinates='weight'"
-                )
+            check_skew(optimizer)
             for group in optimizer.param_groups:
                 names = ", ".join(weight.name for weight, _ in self._among(self._weights.values(), group["params"]))
                 if names and group.get("weight_decay", 0):
@@ -333,12 +333,36 @@ class Projector:
 
     # ---- numbers and state ----
 
-    def unitarity_errors(self) -> dict[str, Tensor]:
+    def unitarity_errors(self, *, quick: bool = False) -> dict[str, Tensor]:
         """The unitarity error of each constrained parameter (the largest of its matrices), by name.
 
-        The errors of sharded parameters are summed over the processes, so all processes must call this method.
+        The errors of sharded parameters are summed over the processes, so all processes must call this method. While it
+        is attached, the projector warns once of each weight whose error is above the tolerance, or that has changed
+        since the last step that the hooks saw.
+
+        Args:
+            quick: whether to estimate the error of matrices above 512 x 512.
         """
-        return unitarity_errors(self.module, self.constraints)
+        errors = unitarity_errors(self.module, self.constraints, quick=quick)
+        if self._attachments and errors:
+            self._warn_of_loss(errors)
+        return errors
+
+    def _warn_of_loss(self, errors: dict[str, Tensor]) -> None:
+        changed = {weight.name for each in self._attachments for weight in each.changed_weights()}
+        device = next(iter(errors.values())).device  # the host waits for it once
+        values = torch.stack([error.to(device, torch.float64) for error in errors.values()]).tolist()
+        for name, error in zip(errors, values, strict=True):
+            if name not in self._warned and (name in changed or error > self.settings.tolerance):
+                self._warned.add(name)
+                what = "has changed outside of the steps that the projector sees" if name in changed else "is off"
+                warnings.warn(
+                    f"{name} {what}: its unitarity error is {error:.1e}, and the tolerance is "
+                    f"{self.settings.tolerance:.0e}. Usual causes are an optimizer that changes weights outside of "
+                    "step(), such as the first_step() and second_step() of SAM, a callback that swaps averages in, and "
+                    "values that were loaded or written by hand",
+                    stacklevel=4,
+                )
 
     def effective_rates(self) -> dict[str, float]:
         """The learning rate of each weight that an attached optimizer holds, divided by its divider, by name."""
@@ -371,9 +395,3 @@ class Projector:
                 weight.load_state_dict(values)
         for attachment in self._attachments:
             attachment.hold()  # the groups of an attachment hold the state in tensors of their own
-
-
-def unwrapped(optimizer: Optimizer) -> Optimizer:
-    """The optimizer inside of Lightning Fabric's wrapper, which is the one that calls the hooks."""
-    inner = getattr(optimizer, "optimizer", None)
-    return inner if isinstance(inner, Optimizer) else optimizer
