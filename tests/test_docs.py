@@ -31,6 +31,10 @@ def test_the_code_of_a_page_runs(page, number, tmp_path, monkeypatch):
     exec(compile(blocks(page, "python")[number - 1], f"{page}, block {number}", "exec"), {"__name__": "__main__"})
 
 
+def test_a_formatter_has_left_the_marks_of_included_files_alone():
+    assert not [name for name, text in PAGES.items() if re.search(r"--8 +<|< +--", text.replace("<!-- --8<--", ""))]
+
+
 def test_every_page_and_picture_is_used():
     text = (ROOT / "mkdocs.yml").read_text() + "".join(PAGES.values())
     files = [file.relative_to(DOCS) for file in DOCS.rglob("*") if file.suffix in (".md", ".png", ".svg")]
