@@ -116,14 +116,15 @@ def bookkeeping(device: str, count: int = 1000, size: int = 16) -> Race:
     The second time minus the other two is the bookkeeping of the Projector: it notices replaced parameters, seeds the
     random numbers and counts steps.
     """
-    plain, module = (
-        nn.ModuleList(nn.Linear(size, size, bias=False, device=device) for _ in range(count)) for _ in "ab"
+    # The tensor work has weights of its own, because a projector notices weights that change between its steps.
+    plain, constrained, bare = (
+        nn.ModuleList(nn.Linear(size, size, bias=False, device=device) for _ in range(count)) for _ in range(3)
     )
-    optimizers = [torch.optim.SGD(each.parameters(), lr=1e-3) for each in (plain, module)]
-    for parameter in (*plain.parameters(), *module.parameters()):
+    optimizers = [torch.optim.SGD(module.parameters(), lr=1e-3) for module in (plain, constrained, bare)]
+    for parameter in (*plain.parameters(), *constrained.parameters()):
         parameter.grad = torch.randn_like(parameter)
-    projector = Projector(module, "*.weight", sampler="lsi").attach(optimizers[1])
-    (group,) = projector.groups
+    Projector(constrained, "*.weight", sampler="lsi").attach(optimizers[1])
+    (group,) = Projector(bare, "*.weight", sampler="lsi").attach(optimizers[2]).groups
     generators = [Generator(device).manual_seed(i) for i in range(count)]
 
     @torch.no_grad()
