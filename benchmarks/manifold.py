@@ -183,7 +183,7 @@ def main() -> None:
     console = Console()
     console.print(f"torch {torch.__version__}, {platform.processor() or platform.machine()}", highlight=False)
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    with options.output.open("w", newline="") as file:
+    with options.output.open("w", newline="", buffering=1) as file:  # an interrupted race keeps its rows
         writer = csv.writer(file)
         writer.writerow(["problem", "method", "rate", "gap", "steps", "seconds", "unitarity error"])
         for problem in (pca(options.n, options.p), procrustes(options.p)):
