@@ -55,8 +55,8 @@ def subcommands(parser: ArgumentParser) -> Any:
 def set_subcommand_help(parser: ArgumentParser, texts: Mapping[str, str]) -> None:
     """Set the line that the help of a parser shows for each of its subcommands.
 
-    argparse keeps these lines in ``_choices_actions``. LightningCLI takes them from the docstrings of ``Trainer.fit``
-    and so on, and has no option for other texts.
+    A subcommand that is not in ``texts`` keeps its line. argparse keeps these lines in ``_choices_actions``.
+    LightningCLI fills them from the docstrings of ``Trainer.fit`` and so on, and has no option for other texts.
     """
     for shown in subcommands(parser)._choices_actions:
         shown.help = texts.get(shown.dest, shown.help)

@@ -22,12 +22,14 @@ def recurrent_layers(module: nn.Module) -> Iterator[tuple[str, nn.RNNBase | Elma
 class InputGradients:
     """The norms of the loss's gradient with respect to the input of each recurrent layer.
 
-    The gradient is measured at the input, because fused layers do not expose their states. The gradients at the input
-    and at the state differ by a factor, the input matrix. The calls of the layers between :meth:`watch` and
-    :meth:`stop` are measured; of several calls of one layer, the last one counts. Packed sequences are left out.
+    The gradient is measured at the input, because fused layers do not expose their states. At each time step it is the
+    gradient at the pre-activations of the first layer (of the gates, in an LSTM or a GRU), multiplied by the transpose
+    of the input matrix. The calls of the layers between :meth:`watch` and :meth:`stop` are measured, except calls with
+    a packed sequence or without gradients. If a layer is called several times, the gradient that the backward pass
+    reaches last counts, which is usually that of the first call.
 
     Attributes:
-        norms: the norm at each time step, ``(T,)``, by the name of the layer.
+        norms: the norm over the batch and the features at each time step, ``(T,)``, by the name of the layer.
     """
 
     def __init__(self) -> None:

@@ -69,7 +69,15 @@ def _loaded(source: str, root: str) -> Any:
 
 
 def _images(dataset: Any, where: str) -> Images:
-    """Decode a split, or read it from the cache. ``where`` is the name of the split in error messages."""
+    """The images and the classes of a split as tensors. The library datasets keeps the decoded images in its cache.
+
+    Args:
+        dataset: the split, a ``datasets.Dataset``.
+        where: the name of the split in error messages.
+
+    Raises:
+        ProjUNNError: if an image cannot be read, a row has no image or no class, or the sizes of the images differ.
+    """
     image, label = _columns(dataset, where)
     try:
         decoded = dataset.map(

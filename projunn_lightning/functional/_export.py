@@ -106,7 +106,10 @@ def convolve(images: Tensor, spectrum: Pair, *, real: bool) -> Tensor:
 
 
 def _waves(rows: int, columns: int, size: int, like: Tensor) -> Pair:
-    """The matrix ``exp(-2 pi i j k / size)`` with the row index j and the column index k."""
+    """The real and the imaginary part of the Fourier matrix ``exp(-2 pi i j k / size)``, j < ``rows``, k < ``columns``.
+
+    Their dtype and device are those of ``like``.
+    """
     j, k = (torch.arange(n, device=like.device) for n in (rows, columns))
     angle = (j[:, None] * k % size).to(torch.float64) * (2 * math.pi / size)
     return angle.cos().to(like.dtype), -angle.sin().to(like.dtype)

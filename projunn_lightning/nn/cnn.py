@@ -21,8 +21,9 @@ class CNNOptions:
         depth: the number of convolutions; None for the architecture's own number.
         orthogonal: whether the convolutions are orthogonal and as wide as the image
             (:class:`~projunn_lightning.nn.OrthogonalConv2d`), or ordinary ones of 3 x 3.
-        init: the initialisation of orthogonal convolutions: ``"haar"``, or ``"identity"`` for those that keep the
-            number of channels, which lets a signal pass through tens of layers.
+        init: the initialisation of orthogonal convolutions. ``"haar"`` draws random weights. With ``"identity"`` each
+            convolution that keeps the number of channels starts as the identity, so that a signal can pass through
+            tens of layers; the other convolutions still start from ``"haar"``.
     """
 
     width: int | None = None

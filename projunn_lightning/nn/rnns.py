@@ -85,14 +85,15 @@ def make_rnn(name: RNNName, input_size: int, hidden_size: int, num_layers: int =
         input_size: the number of features of the input, I.
         hidden_size: the number of features of the state, N.
         num_layers: the number of layers; each layer reads the states of the layer below.
-        options: the options of the class ``RNNS[name].kind``. Each has a default; ``batch_first`` is true.
+        options: the options of the class ``RNNS[name].kind``. All have defaults; ``batch_first`` is true by default.
 
     Returns:
-        A module that is called as ``output, state = layer(input, state=None)``. It maps an input ``(B, T, I)`` to an
-        output ``(B, T, N)``.
+        A module that is called as ``output, state = layer(input)`` or ``layer(input, state)``. It maps an input
+        ``(B, T, I)`` to an output ``(B, T, N)``.
 
     Raises:
-        ProjUNNError: if the name is unknown, a size or an option is out of range, or the layer does not take an option.
+        ProjUNNError: if the name is unknown, a size is below 1, ``dropout`` is not a probability, or the layer does not
+            have an option or the dtype. Other values are checked by the class itself.
 
     >>> make_rnn("dtriv", 3, 8, capacity=2)
     Traceback (most recent call last):

@@ -249,10 +249,12 @@ class Projector:
         return {id(each.optimizer) for each in self._attachments} == set(map(id, optimizers))
 
     def recheck(self) -> None:
-        """Check the weights again as in :meth:`attach`, after other values have been loaded.
+        """Check the weights as :meth:`attach` does, after other values have been loaded.
+
+        A weight that is not unitary is moved to the nearest unitary matrix.
 
         Raises:
-            ConstraintError: see :meth:`attach`.
+            ConstraintError: if a weight cannot be constrained, is not finite, or is held by no optimizer.
         """
         self._start(list(self._weights.values()), [each.optimizer for each in self._attachments])
         for attachment in self._attachments:

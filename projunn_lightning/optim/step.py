@@ -85,7 +85,13 @@ class Group:
             self._correct_drift(due)
 
     def _sampled(self, w: Matrices, d: Matrices, on_update: OnUpdate | None) -> Tensor:
-        """Replace the updates D by the new weights, by rank-k parts; return which updates are finite, ``(G,)``."""
+        """Move the weights by the rank-k parts of their updates D, and write the new weights into the memory of D.
+
+        A weight whose update is not finite keeps its value. The residuals and the bases are renewed as well.
+
+        Returns:
+            Whether each update is finite, ``(G,)``.
+        """
         sampler, settings = SAMPLERS[self.settings.sampler], self.settings
         if self._residual is not None:
             d.add_(self._residual, alpha=settings.feedback)
@@ -120,7 +126,7 @@ class Group:
         self._residual.add_product(left, torch.where(mask, right, 0), out=self._residual)
 
     def _full(self, w: Matrices, d: Matrices) -> Tensor:
-        """Replace the updates D by the new weights, by dense algebra; return which updates are finite, ``(G,)``."""
+        """Do the same as :meth:`_sampled` with the whole updates, by dense algebra."""
         update = Update(d, w, skew=self.settings.coordinates == "skew")
         whole, target = w.tall().whole(), d.tall().whole()
         assert whole is not None

@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from projunn_lightning import ProjUNN, UnitarityMonitor, orthogonal
-from projunn_lightning.functional import unitarity_error
+from projunn_lightning.functional import SAMPLERS, unitarity_error
 from projunn_lightning.nn import UnitaryRNN
 
 
@@ -89,6 +89,13 @@ class TestNumbers:
         thin = fit(Given(torch.outer(torch.randn(8), torch.randn(5))), ProjUNN(rank=rank))
         assert thin["energy_kept/layer.weight"] == pytest.approx(1, rel=1e-4)
         assert thin["stable_rank/layer.weight"] == pytest.approx(1, rel=1e-3)
+
+    @pytest.mark.parametrize("sampler", SAMPLERS)
+    def test_no_draw_from_the_random_numbers_of_the_run(self, sampler):
+        model = Given(torch.randn(8, 5))
+        state = torch.get_rng_state()
+        assert "energy_kept/layer.weight" in fit(model, ProjUNN(sampler=sampler))
+        assert torch.equal(torch.get_rng_state(), state)
 
     def test_the_stable_rank_of_several_small_weights_of_one_shape(self):
         class Two(Given):

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from projunn_lightning.functional.retraction import Change, Retraction, Rotation, skew_part
-from projunn_lightning.linalg import Generators, Matrices, draw_, orthonormalise
+from projunn_lightning.linalg import Generators, Matrices, draw_, generator_for, orthonormalise
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,12 @@ class Update:
         return self.d.column_norms().square().flatten(1).sum(1)
 
     def tangent_energy(self) -> Tensor:
-        """An unbiased estimate of ``|Omega|_F^2`` at each index of the first dimension, ``(G,)``, from 16 products."""
-        probes = torch.randn(*self.d.shape[:-2], self.rows, 16, dtype=self.d.dtype, device=self.d.device)
+        """An unbiased estimate of ``|Omega|_F^2`` over all matrices at each index of the first dimension, ``(G,)``.
+
+        Omega is multiplied by 16 random vectors, so that it need not be formed.
+        """
+        generator = generator_for("tangent energy", self.d.device)  # all processes of a sharded weight draw the same
+        probes = self.d.new_empty(*self.d.shape[:-2], self.rows, 16).normal_(generator=generator)
         return self.omega(probes).abs().square().flatten(1).sum(1) / 16
 
 
