@@ -82,7 +82,7 @@ def procrustes(n: int, seed: int = 0) -> Problem:
     torch.manual_seed(seed)
     b = torch.randn(n, n)
     u, s, vh = torch.linalg.svd(b.double())
-    if torch.linalg.det(u @ vh) < 0:  # no path leads to the other component of the orthogonal matrices
+    if torch.linalg.slogdet(u @ vh).sign < 0:  # no path leads to the other component of the orthogonal matrices
         b = b - 2 * (s[-1] * torch.outer(u[:, -1], vh[-1])).float()
     best = float(torch.linalg.svdvals(b.double()).sum())
     return Problem(
@@ -141,7 +141,7 @@ def run(problem: Problem, start: Start, rate: float, seconds: float, seed: int =
     torch.manual_seed(seed + 1)
     first = haar_(torch.empty(problem.shape))
     if problem.shape[0] == problem.shape[1]:
-        first[0] *= torch.linalg.det(first).sign()  # a rotation, as the optimum is
+        first[0] *= torch.linalg.slogdet(first).sign  # a rotation, as the optimum is
     parameter, step, weight = start(first, rate / problem.scale)
     row: dict[str, Any] = {"problem": problem.title, "rate": rate, "gap": 1.0}
     elapsed, count = 0.0, 0

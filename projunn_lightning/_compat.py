@@ -141,7 +141,7 @@ def batches_processed(trainer: Trainer) -> int:
 def epochs_processed(trainer: Trainer) -> int:
     """``_FitLoop.epoch_progress``: the number of training epochs whose batches are finished.
 
-    ``Trainer.current_epoch``, the nearest public name, increases only after the hooks at the end of an epoch. In a run
-    that resumes from a checkpoint of such a hook it is one too low while the loaders are made.
+    ``Trainer.current_epoch``, the nearest public name, increases only after the hooks at the end of an epoch. If a run
+    resumes from a checkpoint that was saved in such a hook, it is one too low while the loaders are made.
     """
     return trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]

@@ -103,10 +103,10 @@ def near_misses(name: str, names: Iterable[str]) -> str:
 
 
 def pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    """Height and width, where one number stands for both.
+    """The pair (height, width). One number stands for both.
 
     Raises:
-        ProjUNNError: if there are not two numbers.
+        ProjUNNError: if the value is a sequence that has not two numbers.
 
     >>> pair(3)
     (3, 3)

@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from projunn_lightning.data.synthetic import Generate, SyntheticTask
 from projunn_lightning.errors import at_least
 from projunn_lightning.functional import init
+from projunn_lightning.linalg import generator_for
 
 
 class RandomUnitary(SyntheticTask):
@@ -25,7 +26,7 @@ class RandomUnitary(SyntheticTask):
         **options: options of :class:`~projunn_lightning.data.SyntheticTask`, without ``fresh``.
 
     Raises:
-        ProjUNNError: if the size is below 1.
+        ProjUNNError: if a size is below 1, or ``num_workers`` is negative.
     """
 
     def __init__(
@@ -51,10 +52,12 @@ class RandomUnitary(SyntheticTask):
     def target(self) -> Tensor:
         """The matrix U, ``(N, N)``, complex64 or float32."""
         matrix = torch.empty(self.size, self.size, dtype=torch.complex64 if self.complex else torch.float32)
-        init.haar_(matrix, generator=Generator().manual_seed(self.seed))
+        # With the bare seed, U would be the matrix that a model draws first after seed_everything with the same seed.
+        init.haar_(matrix, generator=generator_for(f"{self.seed}/target"))
         if not self.complex:
             # A matrix of determinant -1 cannot be learned: no continuous path leads to it from one of determinant 1.
-            matrix[0] *= torch.linalg.det(matrix).sign()
+            # The determinant itself is a product of N numbers and may underflow on the way.
+            matrix[0] *= torch.linalg.slogdet(matrix).sign
         return matrix
 
     def generator(self) -> Generate:

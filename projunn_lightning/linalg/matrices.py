@@ -109,13 +109,15 @@ class Matrices(ABC):
         return torch.linalg.vector_norm(w.mH.matmul(w.matmul(x)) - x, dim=(-2, -1)) / w.shape[-1] ** 0.5
 
     def spectral_norms(self) -> Tensor:
-        """The largest singular value over all matrices at each index of the first dimension, by a power iteration.
+        """An estimate of the largest singular value over all matrices at each index of the first dimension, ``(G,)``.
 
-        The results ``(G,)`` for matrices ``(G, *, n, p)`` are seldom below nine tenths of the true values, and never
-        above them.
+        The matrices are ``(G, *, n, p)``. Thirty steps of a power iteration from a fixed random start give a value that
+        is seldom below nine tenths of the true value, and above it by rounding at most. If the square of the value
+        underflows, the estimate is zero.
         """
+        tiny = torch.finfo(self.dtype).tiny  # keeps a zero matrix from giving 0 / 0
         generator = generator_for("spectral norm", self.device)
         x = self.new_empty(*self.shape[:-2], self.shape[-1], 1).normal_(generator=generator)
         for _ in range(30):
-            x = self.mH.matmul(self.matmul(x / torch.linalg.vector_norm(x, dim=-2, keepdim=True)))
+            x = self.mH.matmul(self.matmul(x / torch.linalg.vector_norm(x, dim=-2, keepdim=True).clamp_min(tiny)))
         return torch.linalg.vector_norm(x, dim=-2).flatten(1).amax(1).sqrt()

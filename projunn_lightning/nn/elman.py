@@ -21,6 +21,8 @@ _REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
 class ElmanRNN(nn.Module, ABC):
     r"""``h_t = f(W_ih x_t + W_hh h_(t-1) + b)``, called and shaped like :class:`torch.nn.RNN`.
 
+    Unlike there, ``batch_first`` is true by default, f is modReLU by default, and a layer has one bias.
+
     This base class holds the input weights, the biases and the options, and runs over a sequence. A subclass holds the
     recurrent matrices: it returns them from :meth:`recurrent_weight` and draws them in
     :meth:`reset_recurrent_parameters`. It declares its own options and hands all others on as ``**options``.
@@ -34,15 +36,17 @@ class ElmanRNN(nn.Module, ABC):
         bias: whether there is a bias b. With modReLU the bias is the threshold inside f.
         batch_first: if true, input and output are ``(B, T, I)`` and ``(B, T, N)``; otherwise ``(T, B, I)`` and
             ``(T, B, N)``.
-        dropout: the probability with which each output of a layer is dropped, for all layers but the last.
+        dropout: the probability with which each output of a layer is set to zero in training, for all layers but the
+            last.
         dtype: float32, float64, complex64 or complex128.
         device: the device of the parameters.
 
-    Parameters of a layer: ``weight_ih_l*`` ``(N, I)``, drawn by Xavier's normal distribution, and ``bias_l*`` ``(N)``,
-    zero at the start. The bias of modReLU is real; any other has the dtype of the layer.
+    Parameters of a layer: ``weight_ih_l*`` ``(N, I)``, above the first layer ``(N, N)``, drawn by Xavier's normal
+    distribution, and ``bias_l*`` ``(N)``, zero at the start. The bias of modReLU is real; any other has the dtype of
+    the layer.
 
     Raises:
-        ProjUNNError: if a size or an option is out of range.
+        ProjUNNError: if a size or an option is out of range, or the nonlinearity is modReLU without a bias.
     """
 
     weight_ih_l0: Tensor

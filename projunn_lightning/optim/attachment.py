@@ -175,8 +175,9 @@ class Attachment:
 def to_skew(constraint: Constraint, parameter: Tensor, gradient: Tensor) -> Tensor:
     """The gradient G of square matrices W in the coordinates of the Lie algebra, ``(G W^H - W G^H) / 2``.
 
-    The result is linear in G, and therefore right for the parts of an accumulated gradient, for averages over processes
-    and for a scaled loss. Weights are updated in place, so W is the weight at the time of the backward pass.
+    The result is linear in G. The terms of an accumulated gradient can therefore be converted one by one, and so can a
+    gradient of a scaled loss or one that is averaged over processes later. Weights are updated in place, so W is the
+    weight at the time of the backward pass.
     """
     with full_precision():
         w, g = constraint.matrices(parameter.detach()).whole(), constraint.matrices(gradient).whole()

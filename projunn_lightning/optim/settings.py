@@ -83,7 +83,7 @@ def check_names(settings: dict[str, Any]) -> None:
     """Check that every keyword is the name of a setting.
 
     Raises:
-        ConfigError: naming the first keyword that is not, with near misses.
+        ConfigError: if a keyword is unknown. The message names the first one, and settings with similar names.
     """
     names = [field.name for field in fields(ProjUNNSettings)]
     for name in settings:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from projunn_lightning import ProjUNNError, RandomUnitary
+from projunn_lightning import ProjUNNError, RandomUnitary, UnitaryMatch
 from projunn_lightning.functional import unitarity_error
 
 
@@ -21,6 +21,18 @@ def test_pairs_are_normal_vectors_and_their_products_with_the_target(complex):
 def test_a_real_target_has_determinant_1():
     dets = [torch.linalg.det(RandomUnitary(5, complex=False, seed=seed).target) for seed in range(10)]
     torch.testing.assert_close(torch.stack(dets), torch.ones(10))
+
+
+def test_a_large_real_target_is_orthogonal():
+    target = RandomUnitary(512, complex=False).target  # torch.linalg.det is zero for it in float32
+    assert unitarity_error(target) < 1e-5
+    assert torch.linalg.slogdet(target).sign == 1
+
+
+def test_the_target_is_not_the_first_matrix_of_a_model_with_the_same_seed():
+    data = RandomUnitary(8, seed=0)
+    torch.manual_seed(0)
+    assert not torch.allclose(UnitaryMatch(8, init="haar").weight, data.target)
 
 
 def test_the_seed_determines_the_target():

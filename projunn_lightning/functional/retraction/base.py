@@ -29,7 +29,8 @@ class Change(NamedTuple):
     Attributes:
         left: L ``(*, n, m)``, where ``W' = W + L R^H``.
         right: R ``(*, p, m)``.
-        linear: a function that returns the factors L and R of the change to first order in the update.
+        linear: a function that returns the factors L and R of the part of the change that is linear in the update. In
+            skew coordinates their product is the rotation A, and not A W.
     """
 
     left: Tensor

@@ -60,7 +60,7 @@ def rank_k(
         sampler: ``"lsi"``, a random sketch of the rows and the projection on its span; ``"column"``, the projection on
             columns that are drawn by squared length; ``"svd"``, the best approximation (Eckart-Young), at cubic cost;
             or ``"subspace"``, one power step from ``basis``, which is deterministic and close to ``"svd"`` if
-            successive updates are similar. The sampler ``"tangent"`` is the function :func:`sample_tangent`.
+            successive updates are similar. For ``"tangent"``, call :func:`sample_tangent`.
         generator: the source of the random sketches, on the update's device, or one generator for each index of the
             first dimension. If it is None, torch's default generator is used.
         basis: for ``"subspace"``, the b of the previous update, ``(*, p, k)``. If it is None, a random basis is drawn.

@@ -118,7 +118,7 @@ def _rotated(retraction: Retraction, update: Update, rotation: Rotation) -> Chan
 
 @dataclass(frozen=True)
 class Sampler:
-    """A way to approximate an update at rank k.
+    """A method that approximates an update D at rank k, or its tangent part Omega at rank 2k (see :class:`Update`).
 
     Attributes:
         summary: a description in one line, for help texts and tables.

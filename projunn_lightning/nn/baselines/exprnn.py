@@ -67,7 +67,10 @@ class ScoRNN(MappedRNN):
 
 
 class RGD(MappedRNN):
-    """RGD, the full-capacity uRNN: each training step is a Riemannian gradient step, by the Cayley transform.
+    """RGD, the full-capacity uRNN: a training step of SGD is a Riemannian gradient step, by the Cayley transform.
+
+    The diagonal of a complex skew-Hermitian matrix moves twice as far as in the paper, in relation to the other
+    entries, because torch's parametrization doubles it.
 
     Args:
         sizes: ``input_size, hidden_size, num_layers=1``.
