@@ -35,7 +35,7 @@ from projunn_lightning._compat import set_subcommand_help, subcommands, trainer_
 from projunn_lightning.callbacks import PredictionWriter, ProjUNN, RNGState, UnitarityMonitor
 from projunn_lightning.cli.checkpoint import REMEDY, check_fits, read_checkpoint
 from projunn_lightning.cli.configs import ConfigFile
-from projunn_lightning.cli.help import arrange, parser_options
+from projunn_lightning.cli.help import Parser, arrange, parser_options
 from projunn_lightning.cli.making import make_optimizers, making
 from projunn_lightning.errors import ConfigError, ProjUNNError
 
@@ -78,6 +78,7 @@ def run_cli(
             subclass_mode_data=True,
             seed_everything_default=0,
             save_config_callback=SaveConfig,
+            parser_class=Parser,
             parser_kwargs=parser_options(ProjUNNCLI.subcommands(), summaries),
             args=arguments,
             commands=commands,

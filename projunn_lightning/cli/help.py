@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch.cli import LightningArgumentParser
 
-from projunn_lightning._compat import show_last
+from projunn_lightning._compat import show_last, subcommands
 
 _PROJUNN = """\
 Train networks whose weights stay orthogonal or unitary, by projUNN.
@@ -47,6 +49,23 @@ _GROUPS = {
 
 class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
     """Leaves the line breaks of a description as they are."""
+
+
+class Parser(LightningArgumentParser):
+    """The parser of LightningCLI. Its error about an unknown option names similar options."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        for unknown in re.findall(r"unrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'", message):
+            if similar := difflib.get_close_matches("".join(unknown), self._options(), cutoff=0.8):
+                message += f"; near misses: {', '.join(similar)}"
+        super().error(message, ex)
+
+    def _options(self) -> list[str]:
+        """The names of the options of this parser or, if it has subcommands, of all its subcommands."""
+        action = subcommands(self)
+        parsers = action.choices.values() if action else [self]
+        defaults = [vars(parser.get_defaults(skip_validation=True).as_flat()) for parser in parsers]
+        return sorted(set().union(*defaults))
 
 
 def arrange(parser: LightningArgumentParser) -> None:

@@ -9,7 +9,7 @@ import pytest
 from projunn_lightning.cli.app import ProjUNNCLI
 from projunn_lightning.cli.main import COMMANDS
 from projunn_lightning.functional import RETRACTIONS
-from tests.support.commands import ROOT, run
+from tests.support.commands import ROOT, refused, run
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +51,20 @@ class TestHelp:
             ends = words[1].endswith(".help") or words[-1] == "--print_config"
             out = run(*words, *([] if ends else ["--print_config"]))  # instead of a run
             assert ("lr" if "RMSprop" in line else "delay" if "Copying" in line else "hidden_size") in out
+
+
+class TestUnknownOption:
+    def test_on_the_command_line_is_refused_with_similar_ones(self):
+        message = refused("fit", "--config", "copying", "--projunn.rnk", "4")
+        assert message.strip() == "error: unrecognized arguments: --projunn.rnk 4; near misses: projunn.rank"
+
+    def test_in_a_config_is_refused_with_similar_ones(self):
+        Path("own.yaml").write_text("projunn:\n  rnk: 3\n")
+        message = refused("fit", "--config", "copying", "--config", "own.yaml")
+        assert message.strip().endswith("does not accept option 'projunn.rnk'; near misses: projunn.rank")
+
+    def test_that_resembles_none_is_refused_without_them(self):
+        assert refused("fit", "--config", "copying", "--xyzzy", "4").strip().endswith("arguments: --xyzzy 4")
 
 
 @pytest.mark.slow  # the script is made of the options of every class that has been imported
