@@ -1,6 +1,7 @@
 """Settings of every test and doctest."""
 
 import os
+import signal
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from lightning.pytorch import seed_everything
 torch.set_num_threads(1)
 settings.register_profile("project", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("project")
+# A script that starts the tests in the background lets them ignore Ctrl-C, which some of them send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("COLUMNS", "200")  # error messages stay on one line
 
 
