@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -117,7 +116,7 @@ class ProjUNN(Callback):
         A weight belongs to the callback whose patterns match it. The other weights that modules declare belong to the
         callback without patterns, if there is one.
         """
-        projector = Projector(pl_module, self.parameters, **asdict(self.settings))
+        projector = Projector(pl_module, self.parameters, **vars(self.settings))
         others = [each for each in methods(trainer) if each is not self]
         mine = matching(pl_module, self.parameters)
         for other in others:
@@ -171,11 +170,12 @@ class ProjUNN(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # Lightning's LearningRateMonitor asks the same. The first batch is logged too, for the progress bar.
-        if self is not next(iter(methods(trainer))) or trainer.barebones:  # a barebones trainer refuses to log
+        callbacks = methods(trainer)
+        if self is not callbacks[0] or trainer.barebones:  # a barebones trainer refuses to log
             return
         if not (batch_idx == 0 or logs_now(trainer)):
             return
-        projectors = [method.projector for method in methods(trainer) if method.projector is not None]
+        projectors = [callback.projector for callback in callbacks if callback.projector is not None]
         errors = [error for projector in projectors for error in projector.unitarity_errors(quick=True).values()]
         if not errors:
             return

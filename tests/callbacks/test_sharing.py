@@ -81,6 +81,23 @@ def test_several_projectors_share_an_optimizer():
     assert max(error(layer.weight) for layer in model) < 1e-6
 
 
+def test_a_divider_that_is_a_method_belongs_to_the_object_that_trains():
+    class Scheduled(Net):
+        divider = 2.0
+
+        def on_train_batch_start(self, *_):
+            self.divider = 10.0
+
+        def lr_divider(self, step):
+            return self.divider
+
+    model = Scheduled()
+    method = ProjUNN("first.weight", lr_divider=model.lr_divider)
+    run = trainer(method, log_every_n_steps=1)
+    run.fit(model, loader())
+    assert run.callback_metrics["constrained_lr"] == pytest.approx(model.learning_rate / 10)
+
+
 def test_the_divider_follows_a_schedule_and_the_resulting_rate_is_logged():
     logged = []
 
