@@ -87,9 +87,9 @@ def _computed(module: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
             )
         if not isinstance(steps.original, nn.Parameter):
             raise ConstraintError(f"{full} is a parametrized buffer, expected a parameter: buffers are not trained")
-        check(full, steps.original, _constraint_on(owner))  # the value cannot even be computed in half precision
+        check(full, steps.original, Constraint.on(owner))  # the value cannot even be computed in half precision
         value: Tensor = getattr(owner, name)
-        _check_orthogonal(full, value, _constraint_on(owner))
+        _check_orthogonal(full, value, Constraint.on(owner))
         yield owner, name, value
 
 
@@ -100,8 +100,8 @@ def _on_manifolds(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parame
         for name, parameter in owner._parameters.items():
             if parameter is not None and _is_orthogonal(getattr(parameter, "manifold", None)):
                 full = f"{prefix}.{name}" if prefix else name
-                check(full, parameter, _constraint_on(owner))
-                _check_orthogonal(full, parameter.as_subclass(Tensor), _constraint_on(owner))
+                check(full, parameter, Constraint.on(owner))
+                _check_orthogonal(full, parameter.as_subclass(Tensor), Constraint.on(owner))
                 yield owner, name, parameter
 
 
@@ -118,10 +118,6 @@ def _other_parametrizations(module: nn.Module) -> list[str]:
 
 def _is_orthogonal(kind: object) -> bool:
     return not _ORTHOGONAL.isdisjoint(f"{base.__module__}.{base.__name__}" for base in type(kind).__mro__)
-
-
-def _constraint_on(owner: nn.Module) -> Constraint:
-    return Constraint(flatten=isinstance(owner, nn.modules.conv._ConvNd))
 
 
 def _check_orthogonal(name: str, weight: Tensor, constraint: Constraint) -> None:

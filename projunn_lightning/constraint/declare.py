@@ -54,7 +54,7 @@ def orthogonal(module: ModuleT, name: str = "weight", *, init: Init = "polar", c
     if parameter is None:
         own = ", ".join(n for n, p in module._parameters.items() if p is not None and p.ndim >= 2) or "none"
         raise ConstraintError(f"{type(module).__name__} has no parameter {name!r}; its matrices: {own}")
-    constraint = Constraint(chunks, flatten=isinstance(module, nn.modules.conv._ConvNd))
+    constraint = Constraint.on(module, chunks)
     full = f"{type(module).__name__}.{name}"
     check(full, parameter, constraint)
     initialise_(full, parameter, constraint, init)

@@ -23,6 +23,11 @@ class Constraint:
     chunks: int = 1
     flatten: bool = False
 
+    @classmethod
+    def on(cls, owner: nn.Module, chunks: int = 1) -> Constraint:
+        """The constraint of a parameter of a module: the kernel of a convolution is one matrix."""
+        return cls(chunks, flatten=isinstance(owner, nn.modules.conv._ConvNd))
+
     def matrices(self, tensor: Tensor) -> Matrices:
         """The tensor's matrices ``(*, n, p)``: a view of it where its memory layout allows one, otherwise a copy."""
         return matrices_of(tensor, self.chunks, self.flatten)

@@ -86,7 +86,7 @@ def _constraint_of(module: nn.Module, name: str) -> Constraint:
     prefix, _, leaf = name.rpartition(".")
     owner = module.get_submodule(prefix)
     chunks = next((c for kind, glob, c in _STACKED if isinstance(owner, kind) and fnmatchcase(leaf, glob)), 1)
-    return Constraint(chunks, flatten=isinstance(owner, nn.modules.conv._ConvNd))
+    return Constraint.on(owner, chunks)
 
 
 def _with_compiled_names(module: nn.Module, patterns: Iterable[str]) -> Iterable[str]:
