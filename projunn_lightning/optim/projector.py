@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
 import torch
@@ -204,28 +204,25 @@ class Projector:
     def _refuse_overlap(self, optimizers: Iterable[Optimizer]) -> None:
         """Check that no other projector updates one of the weights."""
         own = {id(self._parameter(weight)): weight.name for weight in self._weights.values()}
-        for optimizer in optimizers:
-            for hook in step_pre_hooks(optimizer):
-                other = getattr(hook, "__self__", None)
-                for _, parameter in other.pairs if isinstance(other, Attachment) else ():
-                    if name := own.get(id(parameter)):
-                        raise ConstraintError(
-                            f"{name} is constrained by another projector that is attached to the same optimizer, and "
-                            "its update would be taken twice; detach() the other one, or leave the weight to one of "
-                            "them by Projector.leave"
-                        )
+        hooks = itertools.chain(*map(step_pre_hooks, optimizers))
+        others = [other for hook in hooks if isinstance(other := getattr(hook, "__self__", None), Attachment)]
+        for _, parameter in itertools.chain(*(other.pairs for other in others)):
+            if name := own.get(id(parameter)):
+                raise ConstraintError(
+                    f"{name} is constrained by another projector that is attached to the same optimizer, and its "
+                    "update would be taken twice; detach() the other one, or leave the weight to one of them by "
+                    "Projector.leave"
+                )
 
     def _check_skew(self, optimizers: Iterable[Optimizer]) -> None:
         """Check that the optimizers can work in skew coordinates, and that no weight decays."""
         for optimizer in optimizers:
             check_skew(optimizer)
-            for group in optimizer.param_groups:
-                names = ", ".join(weight.name for weight, _ in self._among(self._weights.values(), group["params"]))
-                if names and group.get("weight_decay", 0):
-                    raise ConstraintError(
-                        f"weight_decay={group['weight_decay']} on {names}: with coordinates='skew' the decay would be "
-                        "taken for a rotation. Put constrained weights in a parameter group with weight_decay=0"
-                    )
+            for names, decay in self._decaying(optimizer, self._weights.values()):
+                raise ConstraintError(
+                    f"weight_decay={decay} on {names}: with coordinates='skew' the decay would be taken for a "
+                    "rotation. Put constrained weights in a parameter group with weight_decay=0"
+                )
 
     def detach(self) -> None:
         """Remove the hooks.
@@ -296,15 +293,22 @@ class Projector:
             weight.unitary = True
 
     def _warn_of_weight_decay(self, optimizer: Optimizer, weights: Sequence[ConstrainedWeight]) -> None:
+        for names, decay in self._decaying(optimizer, weights):
+            warnings.warn(
+                f"weight_decay={decay} on {names}: decay pulls along the weight, which is normal to the manifold; "
+                "it does no work there and blurs the rank-k update. Put constrained weights in a parameter group "
+                "with weight_decay=0",
+                stacklevel=3,
+            )
+
+    def _decaying(
+        self, optimizer: Optimizer, weights: Iterable[ConstrainedWeight]
+    ) -> Iterator[tuple[str, float | Tensor]]:
+        """Yield the names of the weights and the weight decay of each parameter group in which weights decay."""
         for group in optimizer.param_groups:
             names = ", ".join(weight.name for weight, _ in self._among(weights, group["params"]))
             if names and (decay := group.get("weight_decay", 0)):
-                warnings.warn(
-                    f"weight_decay={decay} on {names}: decay pulls along the weight, which is normal to the manifold; "
-                    "it does no work there and blurs the rank-k update. Put constrained weights in a parameter group "
-                    "with weight_decay=0",
-                    stacklevel=3,
-                )
+                yield names, decay
 
     # ---- the methods that attachments call ----
 

@@ -102,12 +102,13 @@ class Group:
         direction, next_basis = sampler.sample(update, int(settings.rank), generators, basis)
         if on_update is not None:
             on_update([weight.name for weight in self.weights], update, direction, self._residual)
-        change = direction.change(RETRACTIONS[settings.retraction], update, self._divider(d))
+        divider = self._divider(d)
+        change = direction.change(RETRACTIONS[settings.retraction], update, divider)
         # If D is not finite, neither are these thin factors. They are set to zero without a host synchronisation.
         finite = torch.isfinite(change.left.flatten(1).sum(1) + change.right.flatten(1).sum(1))
         mask = finite.view(-1, *[1] * (change.left.ndim - 1))
         if self._residual is not None:
-            self._leave_out(update, change, finite, mask)
+            self._leave_out(update, change, divider, finite, mask)
         w.add_product(torch.where(mask, change.left, 0), torch.where(mask, change.right, 0), out=d)
         if next_basis is not None and basis is not None:
             # A zero update and a skipped update have no direction, so the old basis is kept.
@@ -117,12 +118,12 @@ class Group:
                 weight.basis = own
         return finite
 
-    def _leave_out(self, update: Update, change: Change, finite: Tensor, mask: Tensor) -> None:
+    def _leave_out(self, update: Update, change: Change, divider: float | Tensor, finite: Tensor, mask: Tensor) -> None:
         """Keep the residual E = M - (the first-order part of the change). The memory of D holds M."""
         assert self._residual is not None
         self._residual.copy_where_(finite, update.d)
         left, right = change.linear()
-        left = torch.where(mask, left, 0) * -self._divider(update.d)
+        left = torch.where(mask, left, 0) * -divider
         self._residual.add_product(left, torch.where(mask, right, 0), out=self._residual)
 
     def _full(self, w: Matrices, d: Matrices) -> Tensor:
