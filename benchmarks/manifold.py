@@ -72,7 +72,7 @@ def pca(n: int, p: int, seed: int = 0) -> Problem:
         f"online PCA, {n} x {p}",
         (n, p),
         lambda w: -0.5 * (w * (a @ w)).sum(),
-        lambda w: (best - float((w * (a @ w)).double().sum())) / best,
+        lambda w: (best - float((w.double() * (a.double() @ w.double())).sum())) / best,
         scale=10.0,
     )
 

@@ -20,8 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks import manifold
 from projunn_lightning import Projector, orthogonal
-from projunn_lightning.functional.init import haar_
+from projunn_lightning.constraint import declared
 from projunn_lightning.nn import UnitaryRNN
 
 CONTESTANTS: dict[str, dict[str, Any]] = {
@@ -91,21 +92,9 @@ def pca(n: int, p: int) -> Callable[[int], tuple[nn.Module, Callable[[int], Tens
     """Online PCA: -tr(W^T A W)/2 with eigenvalues of A from 0.01 to 10; the relative gap to the optimum."""
 
     def make(seed: int) -> tuple[nn.Module, Callable[[int], Tensor], Callable[[], float]]:
-        torch.manual_seed(seed)
-        eigenvalues = 10 * torch.logspace(-3, 0, n)
-        basis = haar_(torch.empty(n, n))
-        a = basis @ torch.diag(eigenvalues) @ basis.mT
+        problem = manifold.pca(n, p, seed)
         module = orthogonal(nn.Linear(p, n, bias=False), init="haar")
-        best = float(eigenvalues.double().sort().values[-p:].sum())
-
-        def loss(step: int) -> Tensor:
-            return -0.5 * (module.weight * (a @ module.weight)).sum()
-
-        def gap() -> float:
-            w = module.weight.detach().double()
-            return (best - float((w * (a.double() @ w)).sum())) / best
-
-        return module, loss, gap
+        return module, lambda step: problem.loss(module.weight), lambda: problem.gap(module.weight.detach())
 
     return make
 
@@ -211,8 +200,9 @@ COLUMNS = ("problem", "optimizer", "contestant", "rate", "seed", "figure", "seco
 def run(problem: Problem, optimizer: str, contestant: str, rate: float, seed: int) -> dict[str, Any]:
     """Train once; a cosine takes all rates to zero where there is more than the constrained weight to train."""
     module, loss, evaluate = problem.make(seed)
-    constrained = [p for name, p in module.named_parameters() if name in ("weight", "rnn.weight_hh_l0")]
-    others = [p for name, p in module.named_parameters() if name not in ("weight", "rnn.weight_hh_l0")]
+    names = declared(module)
+    constrained = [p for name, p in module.named_parameters() if name in names]
+    others = [p for name, p in module.named_parameters() if name not in names]
     optimizers = [OPTIMIZERS[optimizer](constrained, lr=rate)]
     if others:
         optimizers.append(OPTIMIZERS["rmsprop" if optimizer == "matrix" else optimizer](others, lr=1e-3))
