@@ -28,8 +28,7 @@ OWN = ["--data", "AddingProblem", "--data.length", 4, "--optimizer", "SGD", "--o
 
 
 @pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def _with_the_examples_on_the_path(monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT)])  # examples.own_model
 
 

@@ -32,11 +32,6 @@ def contents(checkpoint):
     return torch.load(checkpoint, weights_only=True)
 
 
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
 def refused(path, command="fit", config=TINY):
     """The line that refuses a checkpoint. The run must not have made a log folder."""
     logging = config["trainer"] | {"logger": True, "default_root_dir": "logs"}

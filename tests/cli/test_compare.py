@@ -24,11 +24,6 @@ trainer: {accelerator: cpu, max_epochs: 2, log_every_n_steps: 1}
 pytestmark = pytest.mark.filterwarnings("ignore:no parameter is declared orthogonal:UserWarning")
 
 
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
 @pytest.fixture
 def folder(tmp_path):
     folder = tmp_path / "task"

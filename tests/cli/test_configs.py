@@ -11,11 +11,6 @@ CONFIGS = ROOT / "configs"
 ALL = {path.relative_to(CONFIGS).with_suffix("").as_posix(): path for path in CONFIGS.rglob("*.yaml")}
 
 
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
 class TestFindConfig:
     @pytest.mark.parametrize("form", ["{}", "{}.yaml", "configs/{}", "configs/{}.yaml"])
     def test_finds_a_config_of_the_package_by_name_and_by_its_path_in_the_repository(self, form):

@@ -13,8 +13,7 @@ from tests.support.commands import ROOT, refused, run
 
 
 @pytest.fixture(autouse=True)
-def _in_an_empty_folder_80_columns_wide(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def _80_columns_wide(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
 
 

@@ -13,11 +13,6 @@ OWN = changed(
 )
 
 
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
 class TestCommands:
     def test_the_script_projunn_calls_main(self):
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

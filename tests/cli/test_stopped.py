@@ -26,8 +26,7 @@ trainer: {accelerator: cpu, max_epochs: 1, log_every_n_steps: 1, enable_progress
 
 
 @pytest.fixture(autouse=True)
-def _in_a_folder_with_a_config(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def _with_a_config(_in_an_empty_folder):
     Path("config.yaml").write_text(CONFIG)
 
 
