@@ -46,6 +46,12 @@ class Change(NamedTuple):
 
         return Change(self.right, self.left, linear)
 
+    def applied_to(self, weight: Tensor) -> Tensor:
+        """The changed weight ``W + L R^H`` as a new tensor."""
+        result = torch.empty_like(weight)
+        matrices_of(weight).add_product(self.left, self.right, out=matrices_of(result))
+        return result
+
 
 class Rotation(NamedTuple):
     """A skew-Hermitian matrix of low rank, ``A = Q S Q^H``.
@@ -101,10 +107,7 @@ class Retraction:
                 f"an update a b^H of a weight (*, {n}, {p}) needs a of shape (*, {n}, k) and b of shape (*, {p}, k), "
                 f"found {tuple(a.shape)} and {tuple(b.shape)}"
             )
-        matrices, result = matrices_of(weight), torch.empty_like(weight)
-        left, right, _ = self.along(matrices, a, b)
-        matrices.add_product(left, right, out=matrices_of(result))
-        return result
+        return self.along(matrices_of(weight), a, b).applied_to(weight)
 
 
 def skew_part(a: Tensor, c: Tensor) -> Rotation:

@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING, Literal
 
-import torch
 from torch import Tensor
 
 from projunn_lightning.errors import ProjUNNError, one_of
@@ -154,11 +153,8 @@ def rotate(weight: Tensor, q: Tensor, s: Tensor, retraction: RetractionName = "e
     tensor([ 0.5403, -0.8415])
     """
     one_of("retraction", retraction, RETRACTIONS)
-    matrices, result = matrices_of(weight), torch.empty_like(weight)
-    update = Update(matrices, matrices)
-    left, right, _ = Turn(Rotation(q, s)).change(RETRACTIONS[retraction], update, 1.0)
-    matrices.add_product(left, right, out=matrices_of(result))
-    return result
+    matrices = matrices_of(weight)
+    return Turn(Rotation(q, s)).change(RETRACTIONS[retraction], Update(matrices, matrices), 1.0).applied_to(weight)
 
 
 def check_rank(rank: int, update: Tensor) -> None:
