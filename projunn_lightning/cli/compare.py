@@ -72,7 +72,7 @@ def run(arguments: list[str]) -> None:
 def _results(rnn: str, seeds: int, folder: Path, output: Path, fit: list[str]) -> list[dict[str, Any]]:
     """The results of one layer for each seed; one seed is that of the task's config."""
     if seeds == 1:
-        return [result_of(rnn, folder, output, fit) | {"seed": None}]
+        return [result_of(rnn, folder, output, fit, Path(rnn)) | {"seed": None}]
     return [
         result_of(rnn, folder, output, [*fit, "--seed_everything", str(seed)], Path(rnn, f"seed_{seed}"))
         | {"seed": seed}
@@ -147,7 +147,7 @@ class Progress(Callback):
         self.seconds = state_dict["seconds"]
 
 
-def result_of(rnn: str, folder: Path, output: Path, fit: list[str], place: Path | None = None) -> dict[str, Any]:
+def result_of(rnn: str, folder: Path, output: Path, fit: list[str], place: Path) -> dict[str, Any]:
     """The result of a recurrent layer: of an earlier run if there is one, or else of a run now.
 
     Args:
@@ -155,9 +155,8 @@ def result_of(rnn: str, folder: Path, output: Path, fit: list[str], place: Path 
         folder: the folder of the task's and the layer's config.
         output: the folder of all logs and results.
         fit: further arguments of ``projunn fit``.
-        place: the folder of this run in the output folder; the layer's name if None.
+        place: the folder of this run in the output folder.
     """
-    place = place or Path(rnn)
     configs = [folder / "task.yaml", folder / f"{rnn}.yaml"]
     settings = {"configs": [read_config(path) for path in configs], "fit": fit}  # without the comments of the files
     home = output / place
