@@ -174,6 +174,33 @@ def copying(delay: int, hidden: int) -> Callable[[int], tuple[nn.Module, Callabl
     return make
 
 
+def permuted_mnist(hidden: int) -> Callable[[int], tuple[nn.Module, Callable[[int], Tensor], Callable[[], float]]]:
+    """Permuted MNIST; the share of the test images whose class is wrong."""
+    from projunn_lightning.data import PixelSequence
+
+    def make(seed: int) -> tuple[nn.Module, Callable[[int], Tensor], Callable[[], float]]:
+        task = PixelSequence()
+        task.setup()
+        prepare, nothing = task.preparation("train"), torch.Generator()
+        (train, classes), (test, expected) = (task.images[split] for split in ("train", "test"))
+        torch.manual_seed(seed)
+        model = Reader(1, hidden, 10, init="henaff")
+        shuffled = torch.cat([torch.randperm(len(train)) for _ in range(2)]).split(128)
+
+        def loss(step: int) -> Tensor:
+            chosen = shuffled[step]
+            return nn.functional.cross_entropy(model(prepare(train[chosen], nothing))[:, -1], classes[chosen])
+
+        def wrong() -> float:
+            with torch.no_grad():
+                guessed = [model(prepare(images, nothing))[:, -1].argmax(1) for images in test.split(1000)]
+            return float((torch.cat(guessed) != expected).double().mean())
+
+        return model, loss, wrong
+
+    return make
+
+
 RNN_RATES = dict.fromkeys(("rmsprop", "adam"), (1e-4, 3e-4, 1e-3, 3e-3)) | {"matrix": (3e-4, 1e-3, 3e-3, 1e-2)}
 PROBLEMS = {
     "pca 120": Problem(pca(120, 90), 2000, {"sgd": (0.01, 0.03, 0.1, 0.3)}, "relative gap"),
@@ -193,6 +220,7 @@ PROBLEMS = {
     "adding 200": Problem(adding(200, 128), 6000, RNN_RATES, "share of the baseline's error"),
     "copying 50": Problem(copying(50, 64), 800, RNN_RATES, "share of the baseline's loss"),
     "copying 200": Problem(copying(200, 128), 1500, RNN_RATES, "share of the baseline's loss"),
+    "mnist 784": Problem(permuted_mnist(116), 840, RNN_RATES, "share of wrong answers"),
 }
 COLUMNS = ("problem", "optimizer", "contestant", "rate", "seed", "figure", "seconds", "unitarity error")
 

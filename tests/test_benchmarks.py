@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks import layers, manifold, report, study, textbook, update
+from benchmarks import bases, layers, manifold, report, study, textbook, update
 from benchmarks.race import Race, race
 from projunn_lightning.functional import projunn_t, rank_k
 from tests.support.oracles import ORACLES, random_update, random_weight
@@ -90,3 +90,16 @@ def test_the_study_runs_what_is_missing_and_draws_medians(tmp_path, monkeypatch,
     assert "rotation 6" in capsys.readouterr().out
     assert (tmp_path / "study.png").stat().st_size > 1000
     assert study.best_rates(output)["rotation", "sgd", "full"] == 0.5
+
+
+def test_every_basis_of_the_tangent_sampler_can_be_studied(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "CONTESTANTS", study.CONTESTANTS)
+    monkeypatch.setitem(study.PROBLEMS, "rotation 9", study.Problem(study.rotation(9), 3, {"sgd": (0.1,)}, "error"))
+    for name in bases.BASES:
+        monkeypatch.setitem(bases.SAMPLERS, f"tangent, {name}", bases.BASES[name])
+    output = tmp_path / "bases.csv"
+    monkeypatch.setattr("sys.argv", ["bases", "rotation 9", "--output", str(output)])
+    bases.main()
+    figures = study.medians(output)
+    assert len(figures) == len(study.CONTESTANTS) == 2 * 2 * (4 + 5)
+    assert all(0 < figure < 1 for rates in figures.values() for (figure,) in rates.values())

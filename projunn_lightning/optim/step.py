@@ -96,9 +96,8 @@ class Group:
         if self._residual is not None:
             d.add_(self._residual, alpha=settings.feedback)
         update = Update(d, w, skew=settings.coordinates == "skew")
-        # A sampler that has a basis draws no random numbers, so its generators need no new seeds.
-        generators = self._generators if sampler.basis_rows and self._basis is not None else self._seeded()
-        basis = self._warm_basis(update, sampler, generators)
+        generators = self._seeded()
+        basis = self._last_basis(update, sampler, generators)
         direction, next_basis = sampler.sample(update, int(settings.rank), generators, basis)
         if on_update is not None:
             on_update([weight.name for weight in self.weights], update, direction, self._residual)
@@ -158,7 +157,7 @@ class Group:
             generator.manual_seed((seed + weight.step * 0x9E3779B1 + salt) % 2**63)
         return self._generators
 
-    def _warm_basis(self, update: Update, sampler: Sampler, generators: list[Generator]) -> Tensor | None:
+    def _last_basis(self, update: Update, sampler: Sampler, generators: list[Generator]) -> Tensor | None:
         """The basis of the last update. It is random at first, and if a checkpoint holds a basis of another rank."""
         if sampler.basis_rows is None or self._basis is not None:
             return self._basis

@@ -23,5 +23,14 @@ def test_the_simple_step_is_what_the_projector_does(shape, dtype, feedback):
     for gradient in gradients[1:]:
         model.weight.grad = gradient.clone()
         optimizer.step()
-        w, c, e = step(w, -0.1 * gradient, c, e, feedback)
+        w, _, e = step(w, -0.1 * gradient, c, e, torch.randn(n, 2, dtype=dtype), feedback)
         torch.testing.assert_close(model.weight.detach(), w, atol=1e-12, rtol=0)
+        c = projector.state_dict()["weight"]["basis"].clone()  # it depends on the projector's own random numbers
+
+
+def test_the_next_basis_of_the_simple_step_spans_a_sketch_of_omega():
+    w, d, g = torch.linalg.qr(torch.randn(8, 8)).Q, torch.randn(8, 8), torch.randn(8, 2)
+    c = torch.linalg.qr(torch.randn(8, 2)).Q
+    _, new_c, _ = step(w, d, c, torch.zeros(8, 8), g)
+    sketch = (d @ w.mT - w @ d.mT) @ g
+    torch.testing.assert_close(new_c @ (new_c.mT @ sketch), sketch)

@@ -101,9 +101,9 @@ def sample_tangent(
         weight: unitary matrices W, ``(*, n, p)``, of dtype float32, float64, complex64 or complex128.
         update: the update D, of the same shape and dtype.
         rank: k, from 1 to ``min(n, p)``.
-        generator: the source of a random basis, as for :func:`rank_k`.
-        basis: C, ``(*, max(n, p), k)``, with orthonormal columns. Pass the basis that the last call returned, so that
-            successive calls are a power iteration. If it is None, a random basis is drawn.
+        generator: the source of random numbers, as for :func:`rank_k`.
+        basis: C, ``(*, max(n, p), k)``, with orthonormal columns. Pass the basis that the last call returned: it spans
+            a random sketch of the last Omega, and so its strong directions. If it is None, a random basis is drawn.
 
     Returns:
         Q ``(*, max(n, p), m)``, S ``(*, m, m)`` with m at most 2 k, and the next basis. For a wide weight they belong
