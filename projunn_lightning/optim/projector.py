@@ -136,8 +136,6 @@ class Projector:
         """Check that the settings fit the weight."""
         matrices, settings = constraint.matrices(parameter), self.settings
         n, p = matrices.shape[-2:]
-        if settings.rank != "full" and settings.rank > min(n, p):
-            raise ConstraintError(f"rank {settings.rank} is above min(n, p) = {min(n, p)} of {name} ({n} x {p})")
         if settings.coordinates == "skew" and n != p:
             raise ConstraintError(
                 f"coordinates='skew' are for square matrices, and {name} is {n} x {p}; use coordinates='weight' for it"

@@ -15,12 +15,12 @@ class ProjUNNSettings:
     """How the optimizer's update of a constrained weight is applied.
 
     Args:
-        rank: k, the rank at which an update is approximated, from 1 to the smaller side of each weight; or ``"full"``
-            for the whole update by dense algebra in O(N^3).
+        rank: k, the rank at which an update is approximated, 1 or more; for a weight whose smaller side is below k, the
+            smaller side is the rank. ``"full"`` takes the whole update by dense algebra in O(N^3).
         retraction: the way back to the manifold, a name in ``functional.RETRACTIONS``. The paper's retractions are
             ``"exponential"`` (projUNN-T) and ``"polar"`` (projUNN-D).
-        sampler: the method that finds the rank-k part of an update, a name in ``functional.SAMPLERS``. The paper's
-            samplers are ``"lsi"`` and ``"column"``. ``"tangent"`` settles where the gradient is normal to the manifold.
+        sampler: the method that finds the rank-k part of an update, a name in ``functional.SAMPLERS``. ``"tangent"``
+            settles where the gradient is normal to the manifold. The paper's samplers are ``"lsi"`` and ``"column"``.
         feedback: rho, from 0 to below 1. Rank k leaves a residual out of each update; the share rho of the residual is
             added to the next update. The residual is kept in memory and is as large as the weight. Feedback needs a
             smaller learning rate: in problems without noise, about (1 - rho) times the learning rate without it.
@@ -37,9 +37,9 @@ class ProjUNNSettings:
         ConfigError: if a value has the wrong type, is unknown, is out of range, or does not go with another one.
     """
 
-    rank: int | Literal["full"] = 1
+    rank: int | Literal["full"] = 8
     retraction: RetractionName = "exponential"
-    sampler: SamplerName = "lsi"
+    sampler: SamplerName = "tangent"
     feedback: float = 0.0
     coordinates: Literal["weight", "skew"] = "weight"
     lr_divider: float | Callable[[int], float] = 1.0

@@ -41,6 +41,7 @@ class Group:
         self.weights = [weight for weight, _ in pairs]
         first, parameter = pairs[0]
         self.shape, self.device = first.constraint.matrices(parameter).shape, parameter.device
+        self.rank = min(self.shape[-2:]) if settings.rank == "full" else min(settings.rank, *self.shape[-2:])
         self.snapshots: Snapshots = (
             LargeWeight(parameter, first.constraint)
             if len(pairs) == 1
@@ -98,7 +99,7 @@ class Group:
         update = Update(d, w, skew=settings.coordinates == "skew")
         generators = self._seeded()
         basis = self._last_basis(update, sampler, generators)
-        direction, next_basis = sampler.sample(update, int(settings.rank), generators, basis)
+        direction, next_basis = sampler.sample(update, self.rank, generators, basis)
         if on_update is not None:
             on_update([weight.name for weight in self.weights], update, direction, self._residual)
         divider = self._divider(d)
@@ -112,7 +113,8 @@ class Group:
         if next_basis is not None and basis is not None:
             # A zero update and a skipped update have no direction, so the old basis is kept.
             moved = mask & ~direction.is_zero().view_as(mask)
-            self._basis = torch.where(moved, next_basis, basis)
+            # The memory layout of a loaded basis is contiguous, and another layout would round products differently.
+            self._basis = torch.where(moved, next_basis, basis).contiguous()
             for weight, own in zip(self.weights, self._basis, strict=True):
                 weight.basis = own
         return finite
@@ -161,7 +163,7 @@ class Group:
         """The basis of the last update. It is random at first, and if a checkpoint holds a basis of another rank."""
         if sampler.basis_rows is None or self._basis is not None:
             return self._basis
-        basis = update.d.new_empty(*update.d.shape[:-2], sampler.basis_rows(update), int(self.settings.rank))
+        basis = update.d.new_empty(*update.d.shape[:-2], sampler.basis_rows(update), self.rank)
         for weight, own, generator in zip(self.weights, basis, generators, strict=True):
             if weight.basis is not None and weight.basis.shape == own.shape:
                 own.copy_(weight.basis)

@@ -189,7 +189,7 @@ def test_a_gradient_that_is_not_finite_leaves_the_weight_and_is_counted(bad):
     [
         ({"parameters": "rnn.weight_hx_l*"}, r"matches no parameter of PlainRNN.*rnn\.weight_hh_l0"),
         ({"parameters": "rnn.bias_hh_l0"}, r"rnn\.bias_hh_l0 has shape \(8,\)"),
-        ({"parameters": "rnn.weight_hh_l0", "rank": 9}, r"rank 9 is above min\(n, p\) = 8 of rnn\.weight_hh_l0"),
+        ({"parameters": "rnn.weight_ih_l0", "coordinates": "skew"}, r"square matrices, and rnn\.weight_ih_l0 is 8 x"),
         ({}, "PlainRNN has nothing to constrain"),
     ],
     ids=str,
@@ -343,12 +343,13 @@ def test_fit_again_and_test_after_fit():
     assert not torch.equal(model.rnn.weight_hh_l0, weight)
 
 
-@pytest.mark.parametrize("sampler", ["lsi", "subspace"])
-def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_run(sampler, tmp_path):
+@pytest.mark.parametrize("rank", [1, 3, 8])
+@pytest.mark.parametrize("sampler", ["tangent", "lsi", "subspace"])
+def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_run(sampler, rank, tmp_path):
     def fit(epochs, ckpt=None):
         torch.manual_seed(0)
         model = PlainRNN(torch.optim.Adam)
-        run = trainer(callback(sampler=sampler), max_epochs=epochs)
+        run = trainer(callback(sampler=sampler, rank=rank), max_epochs=epochs)
         run.fit(model, loader(), ckpt_path=ckpt)
         return run, model
 

@@ -210,7 +210,7 @@ class TestRefusesInALineThatNamesTheSetting:
         [
             (["--projunn.sampler", "qr"], "projunn.sampler"),
             (["--projunn.rank", 0], "projunn: error: rank must be a whole number of 1 or more, or 'full', found 0"),
-            (["--projunn.rank", 17], "projunn: error: rank 17 is above min(n, p) = 16 of rnn.weight_hh_l0 (16 x 16)"),
+            (["--projunn.feedback", 1], "projunn: error: feedback must be in [0, 1), found 1.0"),
             (
                 ["--projunn.parameters", "rnn.weight_hx"],
                 "matches no parameter of SequenceModel; near misses: rnn.weight_",

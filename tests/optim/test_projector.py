@@ -227,7 +227,7 @@ class TestTheUpdate:
         """The same gradient rotates each weight and each step in another plane."""
         model = nn.ModuleList([orthogonal(nn.Linear(8, 8), init="identity") for _ in range(2)])
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-        Projector(model).attach(optimizer)
+        Projector(model, rank=1).attach(optimizer)
         grad, turns = torch.randn(8, 8), []
         for _ in range(2):
             for layer in model:
@@ -242,7 +242,7 @@ class TestTheUpdate:
         grad = u @ torch.diag(torch.tensor([1.0, 0.9])) @ v.mT
         model = nn.Linear(30, 30)
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-        projector = Projector(model, "weight", sampler="subspace").attach(optimizer)
+        projector = Projector(model, "weight", rank=1, sampler="subspace").attach(optimizer)
 
         def basis():
             return projector.state_dict()["weight"]["basis"]
@@ -487,7 +487,7 @@ class TestWhatIsConstrained:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"rank": 4}, r"rank 4 is above min\(n, p\) = 3 of 1\.weight \(3 x 4\)"),
+            ({"coordinates": "skew"}, r"are for square matrices, and 1\.weight is 3 x 4"),
             ({"parameters": "*.kernel"}, r"'\*\.kernel' matches no parameter.*0\.weight, 1\.weight"),
             ({"parameters": ["*.weight", "0.bias"]}, r"0\.bias has shape \(4,\)"),
             ({"parameters": []}, "ModuleList has nothing to constrain"),
