@@ -82,8 +82,8 @@ class TestNumbers:
 
     @pytest.mark.parametrize("rank", [1, 3])
     def test_the_energy_that_the_rank_keeps_and_the_stable_rank_of_an_update(self, rank):
-        n = 12
-        flat = fit(Given(torch.linalg.qr(torch.randn(n, n)).Q), ProjUNN(rank=rank, sampler="lsi"))  # all directions alike
+        n = 12  # all directions of the update are alike
+        flat = fit(Given(torch.linalg.qr(torch.randn(n, n)).Q), ProjUNN(rank=rank, sampler="lsi"))
         assert flat["energy_kept/layer.weight"] == pytest.approx(rank / n, rel=1e-4)
         assert flat["stable_rank/layer.weight"] == pytest.approx(n, rel=1e-3)
         thin = fit(Given(torch.outer(torch.randn(8), torch.randn(5))), ProjUNN(rank=rank, sampler="lsi"))
