@@ -55,10 +55,10 @@ def linear(device: str, size: int = 2048, batch: int = 64) -> list[Race]:
     contestants: Contestants = {
         "plain": training_step(layer(), input),
     }
-    for sampler in ("lsi", "tangent"):
+    for sampler, rank in (("lsi", 1), ("tangent", 1), ("tangent", 8)):
         for feedback in (0.0, 0.5):
-            settings = {"sampler": sampler, "feedback": feedback}
-            name = f"projUNN, {sampler}{', feedback' if feedback else ''}"
+            settings = {"sampler": sampler, "rank": rank, "feedback": feedback}
+            name = f"projUNN, {sampler} {rank}{', feedback' if feedback else ''}"
             contestants[name] = training_step(orthogonal(layer(), init="haar"), input, settings)
     slow = {"plain": training_step(layer(), input)}
     slow |= {f"parametrizations.orthogonal, {name}": parametrized(name) for name in ("cayley", "matrix_exp")}

@@ -100,8 +100,9 @@ def updates(device: str, size: int = 2048) -> list[Race]:
         rounds=3,
     )
     by_rank: Contestants = {}
-    for rank in (1, 4, 16):
+    for rank in (1, 4, 8, 16):
         by_rank[f"projUNN, k = {rank}"] = ours(*matrices(size, device), rank)
+        by_rank[f"projUNN, tangent, k = {rank}"] = ours(*matrices(size, device), rank, sampler="tangent")
         by_rank[f"textbook, k = {rank}"] = by_the_book(*matrices(size, device), rank, "exponential")
     return [
         race(f"rank-1 update, N = {size}", contestants, reference="W.add_"),
@@ -123,8 +124,8 @@ def bookkeeping(device: str, count: int = 1000, size: int = 16) -> Race:
     optimizers = [torch.optim.SGD(module.parameters(), lr=1e-3) for module in (plain, constrained, bare)]
     for parameter in (*plain.parameters(), *constrained.parameters()):
         parameter.grad = torch.randn_like(parameter)
-    Projector(constrained, "*.weight", sampler="lsi").attach(optimizers[1])
-    (group,) = Projector(bare, "*.weight", sampler="lsi").attach(optimizers[2]).groups
+    Projector(constrained, "*.weight", rank=1, sampler="lsi").attach(optimizers[1])
+    (group,) = Projector(bare, "*.weight", rank=1, sampler="lsi").attach(optimizers[2]).groups
     generators = [Generator(device).manual_seed(i) for i in range(count)]
 
     @torch.no_grad()

@@ -63,7 +63,7 @@ def main(steps: int = 1000) -> tuple[float, float, float, float]:
     torch.manual_seed(0)
     model = classifier()
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    Projector(model, rank=8).attach(optimizer)
+    Projector(model).attach(optimizer)
 
     x, labels = images("train")
     for _ in range(steps):
