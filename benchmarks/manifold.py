@@ -34,8 +34,8 @@ RATES = (0.1, 0.3, 1.0, 3.0)
 MOMENTUM = 0.3
 OURS: dict[str, dict[str, Any]] = {
     "lsi, k = 16": {"sampler": "lsi", "rank": 16},
-    "lsi, k = 1": {"sampler": "lsi"},
-    "tangent, k = 1": {"sampler": "tangent"},
+    "lsi, k = 1": {"sampler": "lsi", "rank": 1},
+    "tangent, k = 1": {"sampler": "tangent", "rank": 1},
     "tangent, k = 16": {"sampler": "tangent", "rank": 16},
     "tangent, 16, rho 0.5": {"sampler": "tangent", "rank": 16, "feedback": 0.5},
     "whole update": {"rank": "full"},

@@ -26,19 +26,19 @@ from projunn_lightning.constraint import declared
 from projunn_lightning.nn import UnitaryRNN
 
 CONTESTANTS: dict[str, dict[str, Any]] = {
-    "lsi 1": {"sampler": "lsi"},
+    "lsi 1": {"sampler": "lsi", "rank": 1},
     "lsi 8": {"sampler": "lsi", "rank": 8},
     "column 8": {"sampler": "column", "rank": 8},
     "subspace 8": {"sampler": "subspace", "rank": 8},
     "lsi 8, 0.9": {"sampler": "lsi", "rank": 8, "feedback": 0.9},
-    "tangent 1": {"sampler": "tangent"},
+    "tangent 1": {"sampler": "tangent", "rank": 1},
     "tangent 8": {"sampler": "tangent", "rank": 8},
-    "tangent 1, 0.9": {"sampler": "tangent", "feedback": 0.9},
+    "tangent 1, 0.9": {"sampler": "tangent", "rank": 1, "feedback": 0.9},
     "tangent 8, 0.5": {"sampler": "tangent", "rank": 8, "feedback": 0.5},
     "tangent 8, 0.9": {"sampler": "tangent", "rank": 8, "feedback": 0.9},
     "full": {"rank": "full"},
     "skew 8": {"sampler": "tangent", "rank": 8, "coordinates": "skew"},
-    "skew 1, 0.9": {"sampler": "tangent", "feedback": 0.9, "coordinates": "skew"},
+    "skew 1, 0.9": {"sampler": "tangent", "rank": 1, "feedback": 0.9, "coordinates": "skew"},
     "skew 4, 0.9": {"sampler": "tangent", "rank": 4, "feedback": 0.9, "coordinates": "skew"},
     "skew 8, 0.9": {"sampler": "tangent", "rank": 8, "feedback": 0.9, "coordinates": "skew"},
     "skew full": {"rank": "full", "coordinates": "skew"},
