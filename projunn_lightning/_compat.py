@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 if TYPE_CHECKING:
@@ -38,6 +38,27 @@ def hooked_steps(optimizer: Optimizer) -> int:
     twice.
     """
     return sum(hasattr(vars(kind).get("step"), "hooked") for kind in type(optimizer).__mro__)
+
+
+_COMPILED = "_orig_mod"
+
+
+def uncompiled(module: nn.Module) -> nn.Module:
+    """The module inside of a wrapper that ``torch.compile`` returned, or the module itself.
+
+    The wrapper, an ``OptimizedModule``, has no public name. It holds the module as its child ``_orig_mod``.
+    """
+    while _COMPILED in module._modules:
+        module = module.get_submodule(_COMPILED)
+    return module
+
+
+def plain_name(name: str) -> str:
+    """A parameter's name without the ``_orig_mod.`` that ``torch.compile`` puts in.
+
+    ``get_parameter`` and ``get_submodule`` of a compiled module accept it, too.
+    """
+    return name.replace(f"{_COMPILED}.", "")
 
 
 # ---- jsonargparse ----

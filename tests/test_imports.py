@@ -18,7 +18,7 @@ ALLOWED = {
     "_compat": [],
     "linalg": ["errors"],
     "functional": ["errors", "linalg"],
-    "constraint": ["errors", "linalg", "functional"],
+    "constraint": ["errors", "linalg", "functional", "_compat"],
     "optim": ["errors", "linalg", "functional", "constraint", "_compat"],
     "callbacks": ["errors", "linalg", "functional", "constraint", "optim", "nn", "_compat"],
     "nn": ["errors", "linalg", "functional", "constraint"],

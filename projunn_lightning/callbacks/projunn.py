@@ -8,12 +8,12 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelPruning
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from projunn_lightning._compat import builds_its_layers_later, logs_now, trainer_callbacks
 from projunn_lightning.constraint import FLAT_REMEDY, declared, matching
 from projunn_lightning.errors import ConstraintError
-from projunn_lightning.optim import Projector, ProjUNNSettings, as_patterns, check_names
+from projunn_lightning.optim import Projector, ProjUNNSettings, as_patterns, check_names, chunks_for
 
 
 class ProjUNN(Callback):
@@ -31,6 +31,9 @@ class ProjUNN(Callback):
     exception or a signal the weights are unitary, also in the checkpoint that a
     ``ModelCheckpoint(save_on_exception=True)`` saves.
 
+    At the start of ``fit`` the callback prints the name, the shape and the matrices of each constrained parameter, and
+    the settings.
+
     The callback refuses parameters in half precision (mixed precision is supported), strategies that flatten
     parameters, ``ModelPruning`` of constrained weights, and weights that a parametrization computes. It also refuses
     ``WeightAveraging``, ``EMAWeightAveraging`` and ``StochasticWeightAveraging``, because the mean of unitary matrices
@@ -47,9 +50,13 @@ class ProjUNN(Callback):
     weights have several, each one is logged as ``constrained_lr/<weight>``.
 
     Args:
-        parameters: glob patterns over ``named_parameters()``, such as ``"encoder.*.weight_hh_l*"``. The stacked
-            weights of ``nn.LSTM``, ``nn.GRU`` and ``nn.MultiheadAttention`` are constrained as one matrix for each
-            gate or projection.
+        parameters: glob patterns over ``named_parameters()``, such as ``"encoder.*.weight_hh_l*"``. A ``*`` before a
+            dot may also stand for no module. A warning names the parameters that match and are not matrices. The
+            stacked weights of ``nn.LSTM``, ``nn.GRU`` and ``nn.MultiheadAttention`` are constrained as one matrix for
+            each gate or projection, and the kernels of grouped convolutions as one matrix for each group.
+        chunks: how the parameters that ``parameters`` chooses are taken apart otherwise: the number of matrices that
+            are stacked along dim 0, such as 3 for a fused projection to queries, keys and values, or the number of
+            heads; or a list of the number of rows of each, such as ``[512, 128, 128]``.
         settings: the settings of the method, see :class:`~projunn_lightning.optim.ProjUNNSettings`.
 
     Raises:
@@ -61,10 +68,13 @@ class ProjUNN(Callback):
     >>> trainer = Trainer(callbacks=ProjUNN("encoder.*.weight_hh_l*", rank=1), logger=False)
     """
 
-    def __init__(self, parameters: str | list[str] | None = None, **settings: Any) -> None:
+    def __init__(
+        self, parameters: str | list[str] | None = None, *, chunks: int | list[int] | None = None, **settings: Any
+    ) -> None:
         check_names(settings)
         self.settings = ProjUNNSettings(**settings)
         self.parameters = as_patterns(parameters)
+        self.chunks = chunks_for(self.parameters, chunks)
         self.projector: Projector | None = None
         self._restored: dict[str, Any] = {}
         self.optional = False  # whether a model with nothing to constrain may train; the command sets it to True
@@ -116,11 +126,11 @@ class ProjUNN(Callback):
         A weight belongs to the callback whose patterns match it. The other weights that modules declare belong to the
         callback without patterns, if there is one.
         """
-        projector = Projector(pl_module, self.parameters, **vars(self.settings))
+        projector = Projector(pl_module, self.parameters, chunks=self.chunks, **vars(self.settings))
         others = [each for each in methods(trainer) if each is not self]
-        mine = matching(pl_module, self.parameters)
+        mine = matching(pl_module, self.parameters, self.chunks)
         for other in others:
-            theirs = matching(pl_module, other.parameters)
+            theirs = matching(pl_module, other.parameters, other.chunks)
             for name in mine.keys() & theirs.keys():
                 raise ConstraintError(f"two ProjUNN callbacks constrain {name}; give each of them patterns of its own")
             projector.leave(theirs)
@@ -143,6 +153,7 @@ class ProjUNN(Callback):
         self._restored = {}
         self._refuse_pruning(trainer, pl_module, self.projector)
         self.projector.attach(*trainer.optimizers)
+        rank_zero_info(repr(self.projector))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Such a strategy restores the checkpoint after on_fit_start.

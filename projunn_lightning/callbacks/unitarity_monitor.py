@@ -146,8 +146,10 @@ class UnitarityMonitor(Callback):
 
     @torch.no_grad()
     def _draw(self, board: Any, pl_module: LightningModule, constraints: dict[str, Constraint], step: int) -> None:
-        for name, constraint in constraints.items():
-            matrices = constraint.matrices(pl_module.get_parameter(name)).whole()
+        stacks = [(stack, name) for name, constraint in constraints.items() for stack in constraint.stacks]
+        for stack, parameter in stacks:
+            name = stack.label(parameter)
+            matrices = stack.matrices(pl_module.get_parameter(parameter)).whole()
             if matrices is not None and matrices.shape[-1] == matrices.shape[-2] <= LARGEST:
                 eigenvalues = torch.linalg.eigvals(matrices.cpu()).flatten()
                 board.add_histogram(f"phases/{name}", eigenvalues.angle(), step)

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from projunn_lightning.cli.app import ProjUNNCLI, run_cli
 from projunn_lightning.cli.configs import find_comparison, read_config
-from projunn_lightning.constraint import declared
+from projunn_lightning.constraint import Stack, declared
 from projunn_lightning.errors import ConfigError
 from projunn_lightning.functional import unitarity_error
 from projunn_lightning.nn import ElmanRNN
@@ -240,10 +240,11 @@ def degrees_of_freedom(model: LightningModule) -> int:
         real = 2 if parameter.is_complex() else 1
         total += real * parameter.numel()
         if name in constrained or name.endswith("parametrizations.weight.original"):  # torch's own parametrization
-            matrices = constrained[name].matrices(parameter) if name in constrained else parameter
-            n, p = matrices.shape[-2:]
-            conditions = min(n, p) ** 2 if real == 2 else min(n, p) * (min(n, p) + 1) // 2  # W^H W = I
-            total -= conditions * (parameter.numel() // (n * p))
+            stacks = constrained[name].stacks if name in constrained else (Stack(),)
+            for shape in (stack.matrices(parameter).shape for stack in stacks):
+                n, p = shape[-2:]
+                conditions = min(n, p) ** 2 if real == 2 else min(n, p) * (min(n, p) + 1) // 2  # W^H W = I
+                total -= conditions * (shape.numel() // (n * p))
     return total
 
 

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from projunn_lightning._compat import plain_name, uncompiled
 from projunn_lightning.constraint.check import check
 from projunn_lightning.constraint.declare import ModuleT, orthogonal
+from projunn_lightning.constraint.known import constraint_on
 from projunn_lightning.constraint.record import Constraint
 from projunn_lightning.errors import ConstraintError
 from projunn_lightning.linalg import full_precision
@@ -21,6 +23,7 @@ _ORTHOGONAL = {
     "geotorch.so.SO",
     "geoopt.manifolds.stiefel.Stiefel",
 }
+_CHUNKS = 1  # all of these libraries view the stacked weights of an LSTM, for example, as one matrix
 _TOLERANCE = 1e-4  # the rounding error of a large matrix_exp in float32; geotorch uses the same
 
 
@@ -64,12 +67,12 @@ def from_parametrized(module: ModuleT) -> ModuleT:
         )
     for owner, name, value in computed:
         _remove_parametrization(owner, name, value)
-        orthogonal(owner, name)
+        orthogonal(owner, name, chunks=_CHUNKS)
     plain: dict[int, nn.Parameter] = {}  # by the old parameter, so that tied parameters stay tied
     for owner, name, old in on_manifolds:
         new = plain.setdefault(id(old), nn.Parameter(old.detach().as_subclass(Tensor).clone(), old.requires_grad))
         setattr(owner, name, new)
-        orthogonal(owner, name)
+        orthogonal(owner, name, chunks=_CHUNKS)
     return module
 
 
@@ -87,9 +90,10 @@ def _computed(module: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
             )
         if not isinstance(steps.original, nn.Parameter):
             raise ConstraintError(f"{full} is a parametrized buffer, expected a parameter: buffers are not trained")
-        check(full, steps.original, Constraint.on(owner))  # the value cannot even be computed in half precision
+        constraint = constraint_on(owner, name, _CHUNKS)
+        check(full, steps.original, constraint)  # the value cannot even be computed in half precision
         value: Tensor = getattr(owner, name)
-        _check_orthogonal(full, value, Constraint.on(owner))
+        _check_orthogonal(full, value, constraint)
         yield owner, name, value
 
 
@@ -99,17 +103,19 @@ def _on_manifolds(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parame
     for prefix, owner in module.named_modules():
         for name, parameter in owner._parameters.items():
             if parameter is not None and _is_orthogonal(getattr(parameter, "manifold", None)):
-                full = f"{prefix}.{name}" if prefix else name
-                check(full, parameter, Constraint.on(owner))
-                _check_orthogonal(full, parameter.as_subclass(Tensor), Constraint.on(owner))
+                full = plain_name(f"{prefix}.{name}" if prefix else name)
+                constraint = constraint_on(owner, name, _CHUNKS)
+                check(full, parameter, constraint)
+                _check_orthogonal(full, parameter.as_subclass(Tensor), constraint)
                 yield owner, name, parameter
 
 
 def _parametrizations(module: nn.Module) -> Iterator[tuple[str, nn.Module, str, parametrize.ParametrizationList]]:
     for prefix, owner in module.named_modules():
-        if parametrize.is_parametrized(owner):
+        # A wrapper of torch.compile has the attributes of the module inside of it, which is visited on its own.
+        if owner is uncompiled(owner) and parametrize.is_parametrized(owner):
             for name, steps in owner.parametrizations.items():
-                yield f"{prefix}.{name}" if prefix else name, owner, name, steps
+                yield plain_name(f"{prefix}.{name}" if prefix else name), owner, name, steps
 
 
 def _other_parametrizations(module: nn.Module) -> list[str]:
@@ -121,7 +127,7 @@ def _is_orthogonal(kind: object) -> bool:
 
 
 def _check_orthogonal(name: str, weight: Tensor, constraint: Constraint) -> None:
-    error = float(constraint.matrices(weight).unitarity_error().max())
+    error = max(float(stack.matrices(weight).unitarity_error().max()) for stack in constraint.stacks)
     if not error < _TOLERANCE:  # so that NaN is refused too
         hint = "; the kernel of a convolution is viewed as one matrix (out, rest)" if constraint.flatten else ""
         raise ConstraintError(

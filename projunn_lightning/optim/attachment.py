@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from projunn_lightning._compat import hooked_steps
-from projunn_lightning.constraint import Constraint
+from projunn_lightning.constraint import Constraint, Stack
 from projunn_lightning.linalg import full_precision, reshard
 from projunn_lightning.optim.settings import ProjUNNSettings
 from projunn_lightning.optim.step import Group, OnUpdate, Pair, grouped
@@ -32,7 +32,7 @@ class Owner(Protocol):
 
     @property
     def constraints(self) -> dict[str, Constraint]:
-        """The constraints of all weights, by name."""
+        """The constraints of all parameters, by name."""
 
     def held_by(self, optimizer: Optimizer) -> list[Pair]:
         """The constrained weights that an optimizer holds, with their parameters."""
@@ -82,7 +82,7 @@ class Attachment:
         self._coordinates = []
         if self.owner.settings.coordinates == "skew":
             self._coordinates = [
-                parameter.register_hook(partial(to_skew, weight.constraint, parameter))
+                parameter.register_hook(partial(to_skew, weight.stack, parameter))
                 for weight, parameter in self.pairs
                 if parameter.requires_grad
             ]
@@ -172,7 +172,7 @@ class Attachment:
         )
 
 
-def to_skew(constraint: Constraint, parameter: Tensor, gradient: Tensor) -> Tensor:
+def to_skew(stack: Stack, parameter: Tensor, gradient: Tensor) -> Tensor:
     """The gradient G of square matrices W in the coordinates of the Lie algebra, ``(G W^H - W G^H) / 2``.
 
     The result is linear in G. The terms of an accumulated gradient can therefore be converted one by one, and so can a
@@ -180,7 +180,7 @@ def to_skew(constraint: Constraint, parameter: Tensor, gradient: Tensor) -> Tens
     weight at the time of the backward pass.
     """
     with full_precision():
-        w, g = constraint.matrices(parameter.detach()).whole(), constraint.matrices(gradient).whole()
+        w, g = stack.matrices(parameter.detach()).whole(), stack.matrices(gradient).whole()
         assert w is not None
         assert g is not None
         x = g @ w.mH

@@ -11,16 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from projunn_lightning._compat import step_pre_hooks
+from projunn_lightning._compat import plain_name, step_pre_hooks, uncompiled
 from projunn_lightning.constraint import (
     Constraint,
+    Stack,
     check,
     check_finite,
     declared,
     initialise_,
-    plain_name,
+    left_out,
     refuse_flat,
     select,
+    unitarity_error_of,
     unitarity_errors,
 )
 from projunn_lightning.errors import ConstraintError, ProjUNNError
@@ -28,8 +30,9 @@ from projunn_lightning.functional import SAMPLERS
 from projunn_lightning.linalg import reshard
 from projunn_lightning.optim.attachment import Attachment, parameters_of
 from projunn_lightning.optim.optimizers import check_optimizer, check_skew, unwrapped
-from projunn_lightning.optim.settings import ProjUNNSettings, as_patterns, check_names
+from projunn_lightning.optim.settings import ProjUNNSettings, as_patterns, check_names, chunks_for
 from projunn_lightning.optim.step import Group, OnUpdate, Pair
+from projunn_lightning.optim.summary import table
 from projunn_lightning.optim.weight import ConstrainedWeight
 
 
@@ -50,8 +53,12 @@ class Projector:
     Args:
         module: the module whose parameters are constrained: the parameters that are declared by
             :func:`~projunn_lightning.orthogonal`, and the parameters that ``parameters`` chooses.
-        parameters: glob patterns over ``module.named_parameters()``, such as ``"encoder.*.weight_hh_l*"``. The
-            parameters that they choose are moved to the nearest unitary matrix when the projector is attached.
+        parameters: glob patterns over ``module.named_parameters()``, such as ``"encoder.*.weight_hh_l*"``. A ``*``
+            before a dot may also stand for no module. The matrices that the patterns match are moved to the nearest
+            unitary matrices when the projector is attached; a warning names the parameters of fewer dimensions.
+        chunks: how the parameters that ``parameters`` chooses are taken apart: the number of matrices that are stacked
+            along dim 0, or a list of the number of rows of each, as for :func:`~projunn_lightning.orthogonal`. If it is
+            None, only the stacked weights of torch's own modules are taken apart.
         settings: the settings of the method, see :class:`~projunn_lightning.optim.ProjUNNSettings`.
 
     Attributes:
@@ -72,14 +79,26 @@ class Projector:
     >>> optimizer.step()
     >>> bool(unitarity_error(model.weight) < 1e-5)
     True
+    >>> print(repr(projector).partition("settings")[0])
+    Projector of Linear
+      weight  8 x 8  1 matrix of 8 x 8
+    <BLANKLINE>
     """
 
-    def __init__(self, module: nn.Module, parameters: str | Iterable[str] | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        parameters: str | Iterable[str] | None = None,
+        *,
+        chunks: int | Sequence[int] | None = None,
+        **settings: Any,
+    ) -> None:
         check_names(settings)
         self.settings = ProjUNNSettings(**settings)
         self.module = module
         self.on_update: OnUpdate | None = None
         self._patterns = as_patterns(parameters)
+        self._chunks = chunks_for(self._patterns, chunks)
         self._left: set[str] = set()
         self._warned: set[str] = set()
         self._weights: dict[str, ConstrainedWeight] = {}
@@ -91,7 +110,7 @@ class Projector:
     @property
     def constraints(self) -> dict[str, Constraint]:
         """The constraint of each constrained parameter, by name."""
-        return {weight.name: weight.constraint for weight in self._weights.values()}
+        return {weight.parameter: weight.constraint for weight in self._weights.values()}
 
     def leave(self, names: Iterable[str]) -> Self:
         """Do not constrain the weights with these names. Another projector constrains them.
@@ -103,7 +122,7 @@ class Projector:
             The projector itself.
         """
         self._left |= set(names)
-        self._weights = {name: weight for name, weight in self._weights.items() if name not in self._left}
+        self._weights = {key: weight for key, weight in self._weights.items() if weight.parameter not in self._left}
         return self
 
     @property
@@ -113,10 +132,11 @@ class Projector:
 
     def _choose(self) -> dict[str, ConstrainedWeight]:
         """The weights to constrain in the module as it is now, including the weights that are known already."""
+        weights = list(self._weights.values())
         # The keys are ids of parameters, because a tied weight is constrained once.
-        distinct = {id(self._parameter(weight)): weight for weight in self._weights.values()}
+        known = {id(self._parameter(weight)): (weight.parameter, weight.constraint) for weight in weights}
         refuse_flat(self.module)
-        constraints = select(self.module, self._patterns)
+        constraints = select(self.module, self._patterns, self._chunks)
         if not constraints:
             raise ConstraintError(
                 f"{type(self.module).__name__} has nothing to constrain: choose parameters by glob pattern, or declare "
@@ -128,13 +148,22 @@ class Projector:
                 continue
             parameter = self.module.get_parameter(name)
             check(name, parameter, constraint)
-            self._check_settings(name, parameter, constraint)
-            distinct.setdefault(id(parameter), ConstrainedWeight(name, constraint, unitary=name in unitary))
-        return {weight.name: weight for weight in distinct.values()}
+            for stack in constraint.stacks:
+                self._check_settings(stack.label(name), parameter, stack)
+            if (other := known.get(id(parameter))) is None:
+                known[id(parameter)] = name, constraint
+                stacks = constraint.stacks
+                weights += [ConstrainedWeight(name, constraint, stack, unitary=name in unitary) for stack in stacks]
+            elif other[1].stacks != constraint.stacks:
+                raise ConstraintError(
+                    f"{other[0]} and {name} are one parameter, and it would be taken apart in two ways: {other[1]} and "
+                    f"{constraint}. Choose or declare one of them, or both in the same way"
+                )
+        return {weight.name: weight for weight in weights}
 
-    def _check_settings(self, name: str, parameter: Tensor, constraint: Constraint) -> None:
-        """Check that the settings fit the weight."""
-        matrices, settings = constraint.matrices(parameter), self.settings
+    def _check_settings(self, name: str, parameter: Tensor, stack: Stack) -> None:
+        """Check that the settings fit the matrices of a stack."""
+        matrices, settings = stack.matrices(parameter), self.settings
         n, p = matrices.shape[-2:]
         if settings.coordinates == "skew" and n != p:
             raise ConstraintError(
@@ -160,11 +189,11 @@ class Projector:
     def _parameter(self, weight: ConstrainedWeight) -> Tensor:
         # The parameter is looked up each time, because a strategy may have replaced the parameter object.
         try:
-            return self.module.get_parameter(weight.name)
+            return self.module.get_parameter(weight.parameter)
         except AttributeError:
             raise ConstraintError(
-                f"the constrained parameter {weight.name} is gone from {type(self.module).__name__}: during training "
-                "it may be replaced by another parameter, but not removed, pruned or parametrized"
+                f"the constrained parameter {weight.parameter} is gone from {type(self.module).__name__}: during "
+                "training it may be replaced by another parameter, but not removed, pruned or parametrized"
             ) from None
 
     # ---- attaching ----
@@ -197,11 +226,22 @@ class Projector:
         self._attachments = [Attachment(self, optimizer) for optimizer in optimizers]
         for optimizer in optimizers:
             self._warn_of_weight_decay(optimizer, weights)
+        self._warn_of_vectors()
         return self
+
+    def _warn_of_vectors(self) -> None:
+        names = [name for name in left_out(self.module, self._patterns) if name not in self._warned]
+        self._warned |= set(names)
+        if names:
+            warnings.warn(
+                f"the patterns {self._patterns} also match {', '.join(names)}: only parameters of 2 or more dimensions "
+                "are matrices, so these are not constrained",
+                stacklevel=3,
+            )
 
     def _refuse_overlap(self, optimizers: Iterable[Optimizer]) -> None:
         """Check that no other projector updates one of the weights."""
-        own = {id(self._parameter(weight)): weight.name for weight in self._weights.values()}
+        own = {id(self._parameter(weight)): weight.parameter for weight in self._weights.values()}
         hooks = itertools.chain(*map(step_pre_hooks, optimizers))
         others = [other for hook in hooks if isinstance(other := getattr(hook, "__self__", None), Attachment)]
         for _, parameter in itertools.chain(*(other.pairs for other in others)):
@@ -264,19 +304,19 @@ class Projector:
         ids = set(map(id, held))
         for weight in weights:
             parameter = self._parameter(weight)
-            check(weight.name, parameter, weight.constraint)  # a strategy may have changed it
-            self._check_settings(weight.name, parameter, weight.constraint)
-            check_finite(weight.name, parameter, weight.constraint)
+            check(weight.parameter, parameter, weight.constraint)  # a strategy may have changed it
+            self._check_settings(weight.name, parameter, weight.stack)
+            check_finite(weight.name, parameter, weight.stack)
             if parameter.requires_grad and id(parameter) not in ids:
                 raise ConstraintError(
-                    f"the constrained parameter {weight.name} is held by no optimizer: pass it to one, or freeze it "
-                    "with requires_grad_(False)"
+                    f"the constrained parameter {weight.parameter} is held by no optimizer: pass it to one, or freeze "
+                    "it with requires_grad_(False)"
                 )
 
-    def _make_unitary(self, weights: Sequence[ConstrainedWeight]) -> None:
-        errors = unitarity_errors(self.module, {weight.name: weight.constraint for weight in weights})
-        for weight, error in zip(weights, errors.values(), strict=True):
+    def _make_unitary(self, weights: Iterable[ConstrainedWeight]) -> None:
+        for weight in weights:
             parameter = self._parameter(weight)
+            error = unitarity_error_of(weight.stack, weight.parameter, parameter)
             off = bool(error > self.settings.tolerance)
             if off and weight.unitary:
                 warnings.warn(
@@ -286,7 +326,7 @@ class Projector:
                 )
             # A float64 weight whose error is above 1e-10 was a float32 weight before, and has the rounding of float32.
             if off or (torch.finfo(parameter.dtype).eps < 1e-10 and error > 1e-10):
-                initialise_(weight.name, parameter, weight.constraint)
+                initialise_(weight.name, parameter, weight.stack)
                 weight.forget()
             weight.unitary = True
 
@@ -304,7 +344,7 @@ class Projector:
     ) -> Iterator[tuple[str, float | Tensor]]:
         """Yield the names of the weights and the weight decay of each parameter group in which weights decay."""
         for group in optimizer.param_groups:
-            names = ", ".join(weight.name for weight, _ in self._among(weights, group["params"]))
+            names = ", ".join(dict.fromkeys(weight.parameter for weight, _ in self._among(weights, group["params"])))
             if names and (decay := group.get("weight_decay", 0)):
                 yield names, decay
 
@@ -332,10 +372,18 @@ class Projector:
     def _among(self, weights: Iterable[ConstrainedWeight], parameters: Iterable[Tensor]) -> list[Pair]:
         """The weights whose parameters are among the given parameters. A tied parameter is returned once."""
         ids = set(map(id, parameters))
-        found = {id(parameter): (weight, parameter) for weight in weights for parameter in [self._parameter(weight)]}
-        return [pair for key, pair in found.items() if key in ids]
+        pairs = [(weight, self._parameter(weight)) for weight in weights]
+        found = {(id(parameter), weight.stack): (weight, parameter) for weight, parameter in pairs}
+        return [(weight, parameter) for weight, parameter in found.values() if id(parameter) in ids]
 
     # ---- numbers and state ----
+
+    def __repr__(self) -> str:
+        """Say what is constrained: the name, the shape and the matrices of each parameter, and the settings."""
+        parameters = {weight.parameter: self._parameter(weight) for weight in self._weights.values()}
+        settings = ", ".join(f"{name}={value!r}" for name, value in vars(self.settings).items())
+        heading = f"{type(self).__name__} of {type(uncompiled(self.module)).__name__}"
+        return "\n".join([heading, *table(parameters, self.constraints), f"settings: {settings}"])
 
     def unitarity_errors(self, *, quick: bool = False) -> dict[str, Tensor]:
         """The unitarity error of each constrained parameter (the largest of its matrices), by name.
@@ -353,7 +401,7 @@ class Projector:
         return errors
 
     def _warn_of_loss(self, errors: dict[str, Tensor]) -> None:
-        changed = {weight.name for each in self._attachments for weight in each.changed_weights()}
+        changed = {weight.parameter for each in self._attachments for weight in each.changed_weights()}
         device = next(iter(errors.values())).device  # the host waits for it once
         values = torch.stack([error.to(device, torch.float64) for error in errors.values()]).tolist()
         for name, error in zip(errors, values, strict=True):
@@ -374,7 +422,7 @@ class Projector:
         for attachment in self._attachments:
             for group in attachment.optimizer.param_groups:
                 for weight, _ in self._among(self._weights.values(), group["params"]):
-                    rates[weight.name] = float(group["lr"]) / self.settings.divider(weight.step)
+                    rates[weight.parameter] = float(group["lr"]) / self.settings.divider(weight.step)
         return rates
 
     @property

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from projunn_lightning.constraint import Chunks, as_chunks
 from projunn_lightning.errors import ConfigError, near_misses, one_of
 from projunn_lightning.functional import RETRACTIONS, SAMPLERS, RetractionName, SamplerName
 
@@ -103,6 +104,22 @@ def as_patterns(parameters: object) -> list[str]:
     raise ConfigError(
         f"parameters must be a glob pattern or a list of them, such as '*.weight_hh_l*', found {parameters!r}"
     )
+
+
+def chunks_for(patterns: list[str], chunks: object) -> Chunks | None:
+    """The argument ``chunks``, which says how the parameters that patterns choose are taken apart, or None.
+
+    Raises:
+        ConfigError: if there are no patterns, or if it is neither a number of matrices nor a list of row counts.
+    """
+    if chunks is None:
+        return None
+    if not patterns:
+        raise ConfigError(
+            f"chunks={chunks!r} is for the parameters that patterns choose, and there are no patterns: set parameters, "
+            "or declare the weight by projunn_lightning.orthogonal(module, name, chunks=...)"
+        )
+    return as_chunks(chunks, ConfigError)
 
 
 def _check_type(name: str, value: object, kind: type | tuple[type, ...], expected: str) -> None:

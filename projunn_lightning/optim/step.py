@@ -40,12 +40,12 @@ class Group:
         self.settings = settings
         self.weights = [weight for weight, _ in pairs]
         first, parameter = pairs[0]
-        self.shape, self.device = first.constraint.matrices(parameter).shape, parameter.device
+        self.shape, self.device = first.stack.matrices(parameter).shape, parameter.device
         self.rank = min(self.shape[-2:]) if settings.rank == "full" else min(settings.rank, *self.shape[-2:])
         self.snapshots: Snapshots = (
-            LargeWeight(parameter, first.constraint)
+            LargeWeight(parameter, first.stack)
             if len(pairs) == 1
-            else SmallWeights([parameter for _, parameter in pairs], first.constraint)
+            else SmallWeights([parameter for _, parameter in pairs], first.stack)
         )
         self._generators = [Generator(self.device) for _ in pairs]
         self._seeds = [seed_for(f"{settings.seed}/{weight.name}") for weight in self.weights]
@@ -185,7 +185,7 @@ class Group:
         off = (errors > self.settings.tolerance / 2).tolist()
         for (weight, parameter), is_due, is_off in zip(self.pairs, due, off, strict=True):
             if is_due and is_off:
-                initialise_(weight.name, parameter, weight.constraint)
+                initialise_(weight.name, parameter, weight.stack)
                 weight.reorthonormalisations += 1
 
 
@@ -193,8 +193,8 @@ def grouped(pairs: Iterable[Pair], settings: ProjUNNSettings) -> list[Group]:
     """The groups of weights: small weights of one shape share a group, each large or sharded weight has its own."""
     groups: dict[object, list[Pair]] = {}
     for weight, parameter in pairs:
-        matrices = weight.constraint.matrices(parameter)
+        matrices = weight.stack.matrices(parameter)
         small = parameter.numel() <= SMALL and matrices.whole() is not None
-        key = (weight.constraint, parameter.shape, parameter.dtype, parameter.device) if small else weight
+        key = (weight.stack, parameter.shape, parameter.dtype, parameter.device) if small else weight
         groups.setdefault(key, []).append((weight, parameter))
     return [Group(alike, settings) for alike in groups.values()]

@@ -8,30 +8,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from projunn_lightning.constraint import Constraint
+from projunn_lightning.constraint import Constraint, Stack
 from projunn_lightning.linalg import gathered
 
 
 @dataclass(eq=False)  # hashed by identity
 class ConstrainedWeight:
-    """The state of one constrained parameter.
+    """The state of a constrained parameter, or of one of its stacks if it has matrices of several shapes.
 
     Attributes:
-        name: the parameter's full name.
+        parameter: the parameter's full name.
         constraint: how the parameter is viewed as matrices.
+        stack: the matrices that this object stands for, one of ``constraint.stacks``.
         unitary: whether the weight was declared orthogonal, or was made unitary after a pattern chose it. If such a
             weight is not unitary, other code has changed it.
         step: the number of updates so far, including skipped updates.
         reorthonormalisations: the number of times that the drift was corrected.
         skipped: the number of updates that were not finite, as a scalar tensor on the weight's device.
         basis: the basis of the last update, ``(*, rows, k)``; None if the sampler keeps no basis.
-        residual: E, the part of the last updates that rank k left out, with the shape and dtype of the parameter; None
-            without feedback.
+        residual: E, the part of the last updates that rank k left out, with the shape and dtype of the parameter's
+            rows in the stack; None without feedback.
         version: the number of changes in place that torch has counted after the last step of any optimizer.
     """
 
-    name: str
+    parameter: str
     constraint: Constraint
+    stack: Stack
     unitary: bool
     step: int = 0
     reorthonormalisations: int = 0
@@ -39,6 +41,11 @@ class ConstrainedWeight:
     basis: Tensor | None = None
     residual: Tensor | None = None
     version: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The parameter's full name, with the rows of the stack if the parameter has several stacks."""
+        return self.stack.label(self.parameter)
 
     def forget(self) -> None:
         """Drop the basis and the residual, because the values to which they belong have been replaced."""

@@ -165,6 +165,42 @@ class TestWhatStays:
             assert declared(other) == {"weight": Constraint()}
 
 
+class TestCompiled:
+    @pytest.mark.parametrize("by", [by_torch, by_geotorch, by_geoopt])
+    @pytest.mark.parametrize("how", ["the layer", "the layer in place", "a child"])
+    def test_a_compiled_layer_is_converted_and_computes_as_before(self, by, how):
+        model = by(nn.Linear(4, 4))
+        if how == "the layer in place":
+            model.compile(backend="eager")
+        else:
+            model = torch.compile(model, backend="eager")
+        if how == "a child":
+            model = nn.Sequential(model)
+        input = torch.randn(2, 4)
+        before = model(input).detach()
+        assert from_parametrized(model) is model
+        torch.testing.assert_close(model(input), before)
+        (name,) = declared(model)
+        assert sorted(dict(model.named_parameters())) == [name.replace("weight", "bias"), name]
+        assert unitarity_error(model.get_parameter(name)) < 1e-5
+        model.get_parameter(name).data.zero_()  # the compiled code reads the new weight
+        torch.testing.assert_close(model(input), model.get_parameter(name.replace("weight", "bias")).expand(2, 4))
+
+    def test_one_that_cannot_be_converted_is_unchanged_and_named_without_what_compiling_adds(self):
+        model = torch.compile(nn.ModuleDict({"last": orthogonal_then_normed()}), backend="eager")
+        keys = list(model.state_dict())
+        with pytest.raises(ConstraintError, match=r"^last\.weight has several parametrizations"):
+            from_parametrized(model)
+        assert list(model.state_dict()) == keys
+
+
+@pytest.mark.parametrize("by", [parametrizations.orthogonal, geotorch.orthogonal])
+def test_a_stacked_weight_that_was_one_matrix_stays_one_matrix(by):
+    cell = nn.LSTMCell(3, 4)
+    by(cell, "weight_hh")
+    assert declared(from_parametrized(cell)) == {"weight_hh": Constraint(chunks=1)}
+
+
 def orthogonal_then_normed():
     layer = by_torch(nn.Linear(4, 4))
     return parametrizations.spectral_norm(layer)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from projunn_lightning.constraint import Constraint, initialise_
+from projunn_lightning.constraint import Stack, initialise_
 from projunn_lightning.errors import ProjUNNError, at_least, one_of
 from projunn_lightning.functional import INITS, InitName, newton_schulz
 from projunn_lightning.nn.mapped_rnn import MappedRNN
@@ -130,7 +130,7 @@ class SkewMap(nn.Module):
         self.base = base
         self.period = operator.index(period)  # refuses a fraction such as 2.5
         self.matrix = _Matrix(torch.empty(size, size, dtype=dtype, device=device))
-        initialise_("matrix.weight", self.matrix.weight, Constraint(), init)
+        initialise_("matrix.weight", self.matrix.weight, Stack(), init)
         moving = base == "moving"
         if not moving:
             self.matrix.weight.data = _generator(self.matrix.weight.data, function, init)
