@@ -368,6 +368,7 @@ class Projector:
             weight.forget()
         self._make_unitary(changed)
         self._warn_of_weight_decay(optimizer, [weight for weight, _ in joined if weight not in before])
+        self._warn_of_vectors()
 
     def _among(self, weights: Iterable[ConstrainedWeight], parameters: Iterable[Tensor]) -> list[Pair]:
         """The weights whose parameters are among the given parameters. A tied parameter is returned once."""

@@ -95,7 +95,6 @@ class TestAParameterThatJoins:
     @pytest.mark.parametrize(
         ("layer", "message"),
         [
-            (lambda: nn.LayerNorm(4), r"1\.weight has shape \(4,\)"),
             (lambda: nn.Linear(4, 4).half(), r"1\.weight is torch\.float16"),
             (lambda: filled(nn.Linear(4, 4), float("nan")), r"1\.weight holds values that are not finite"),
         ],
@@ -110,6 +109,15 @@ class TestAParameterThatJoins:
             step(model, optimizer)
         projector.detach()
         assert torch.equal(model[0].weight, before)
+
+    def test_is_named_if_a_pattern_matches_it_and_it_is_no_matrix(self):
+        model = nn.ModuleList([nn.Linear(4, 4)])
+        optimizer, projector = attached(model, "*.weight")
+        model.append(nn.LayerNorm(4))
+        optimizer.add_param_group({"params": model[1].parameters()})
+        with pytest.warns(UserWarning, match=r"also match 1\.weight: only parameters of 2 or more dimensions"):
+            step(model, optimizer)
+        assert list(projector.constraints) == ["0.weight"]
 
     def test_causes_a_warning_if_it_is_not_unitary_or_has_weight_decay(self):
         model = nn.ModuleList([orthogonal(nn.Linear(4, 4))])

@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from projunn_lightning import ConfigError, ConstraintError, ProjUNN
+from projunn_lightning import ConfigError, ConstraintError, ProjUNN, orthogonal
 from projunn_lightning._compat import step_pre_hooks
 from projunn_lightning.functional import unitarity_error
 
@@ -165,6 +165,44 @@ def test_logs_and_shows_what_it_does():
     assert run.callback_metrics["reorthonormalisations"] == 0
 
 
+class Attention(PlainRNN):
+    """Has a fused projection to 8 queries, 4 keys and 4 values."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.qkv = nn.Linear(8, 16, bias=False)
+
+    def forward(self, x):
+        q, k, v = self.qkv(self.rnn(x)[0]).split([8, 4, 4], -1)
+        return nn.functional.scaled_dot_product_attention(q[..., :4], k, v).sum((1, 2))[:, None] + q[:, -1, 4:5]
+
+
+@pytest.mark.parametrize("chunks", [4, [8, 4, 4]], ids=str)
+def test_takes_weights_apart_as_chunks_says(chunks):
+    model = Attention()
+    before = model.qkv.weight.clone()
+    trainer(ProjUNN("qkv.weight", chunks=chunks), max_epochs=2).fit(model, loader())
+    matrices = model.qkv.weight.split([4] * 4 if chunks == 4 else chunks)
+    assert max(unitarity_error(matrix) for matrix in matrices) < 1e-6
+    assert (model.qkv.weight - before).abs().max() > 0.01
+
+
+class DeclaredRNN(Attention):
+    def __init__(self):
+        super().__init__()
+        orthogonal(self.rnn, "weight_hh_l0")
+
+
+def test_lists_what_is_constrained_at_the_start_of_fit(caplog):
+    methods = [ProjUNN(rank=2), ProjUNN("qkv.weight", chunks=[8, 4, 4], seed=3)]
+    with caplog.at_level("INFO", "lightning.pytorch"):
+        trainer(methods).fit(DeclaredRNN(), loader())
+    shown = [record.getMessage() for record in caplog.records if record.getMessage().startswith("Projector of")]
+    assert sorted(shown) == sorted(repr(method.projector) for method in methods)
+    assert "rnn.weight_hh_l0  8 x 8  1 matrix of 8 x 8\nsettings: rank=2, " in "".join(shown)
+    assert "qkv.weight  16 x 8  1 matrix of 8 x 8, 2 matrices of 4 x 8\nsettings: rank=1, " in "".join(shown)
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_gradient_that_is_not_finite_leaves_the_weight_and_is_counted(bad):
     seen = []
@@ -210,6 +248,8 @@ def test_refuses_what_cannot_be_constrained_and_leaves_weights_and_files(options
         ({"rank": 0}, "rank must be a whole number of 1"),
         ({"retraction": "qr"}, "unknown retraction 'qr'"),
         ({"sampler": "x"}, "unknown sampler"),
+        ({"parameters": "rnn.*", "chunks": "x"}, "chunks must be the number of matrices"),
+        ({"chunks": 3}, "chunks=3 is for the parameters that patterns choose, and there are no patterns"),
     ],
     ids=str,
 )

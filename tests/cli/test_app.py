@@ -152,6 +152,16 @@ class TestFit:
             chunks = n // p if n in (3 * p, 4 * p) else 1
             assert unitarity_error(weight.reshape(chunks, n // chunks, p)).max() < 1e-6
 
+    @pytest.mark.parametrize("chunks", [6, [6, 4, 2]], ids=str)
+    def test_takes_weights_apart_as_a_config_or_an_option_says(self, chunks):
+        args = ["fit", "--model", "tests.support.own_models.OwnLinear", *OWN, "--trainer.max_steps", 3]
+        Path("apart.yaml").write_text(yaml.safe_dump({"projunn": {"parameters": "body.1.weight", "chunks": chunks}}))
+        run(*args, "--config", "apart.yaml")
+        run(*args, "--projunn.parameters", "body.1.weight", "--projunn.chunks", chunks)
+        for version in (0, 1):
+            weight = torch.load(checkpoint(version), weights_only=True)["state_dict"]["body.1.weight"]
+            assert max(unitarity_error(part) for part in weight.split([2] * 6 if chunks == 6 else chunks)) < 1e-6
+
     @pytest.mark.filterwarnings("default:no parameter is declared:UserWarning")
     def test_a_model_with_nothing_to_constrain_trains_as_it_is_with_a_warning(self):
         with pytest.warns(UserWarning, match="the model trains without projUNN"):
@@ -215,7 +225,8 @@ class TestRefusesInALineThatNamesTheSetting:
                 ["--projunn.parameters", "rnn.weight_hx"],
                 "matches no parameter of SequenceModel; near misses: rnn.weight_",
             ),
-            (["--projunn.parameters", "rnn.*"], "rnn.bias_l0 has shape (16,); only parameters of 2 or more"),
+            (["--projunn.parameters", "rnn.bias*"], "that are no matrices: rnn.bias_l0 has shape (16,)"),
+            (["--projunn.chunks", "4"], "projunn: error: chunks=4 is for the parameters that patterns choose"),
             (["--projunn.lr_divider", -1], "lr_divider must be positive and finite, found -1.0"),
             (
                 ["--trainer.precision", "bf16-true"],

@@ -1,6 +1,7 @@
 """Weights that consist of several matrices along dim 0, of one shape or of several."""
 
 import copy
+from dataclasses import fields
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 from projunn_lightning import ConfigError, ConstraintError, Projector, orthogonal
 from projunn_lightning.constraint import Constraint
 from projunn_lightning.functional import unitarity_error
-from projunn_lightning.optim import step
+from projunn_lightning.optim import ProjUNNSettings, step
 from tests.support.fits import error
 
 BLOCKS = [8, 4, 4]  # of grouped-query attention: the rows of the queries, the keys and the values
@@ -171,14 +172,16 @@ def test_the_representation_lists_names_shapes_matrices_and_settings():
         }
     )
     projector = Projector(torch.compile(model, backend="eager"), ["rnn.weight_hh*", "conv.weight"], seed=7)
-    assert repr(projector).splitlines() == [
+    *lines, settings = repr(projector).splitlines()
+    assert lines == [
         "Projector of ModuleDict",
         "  qkv.weight        16 x 8         1 matrix of 8 x 8, 2 matrices of 4 x 8",
         "  rnn.weight_hh_l0  16 x 4         4 matrices of 4 x 4",
         "  conv.weight       4 x 1 x 3 x 3  4 matrices of 1 x 9",
-        "settings: rank=1, retraction='exponential', sampler='lsi', feedback=0.0, coordinates='weight', "
-        "lr_divider=1.0, tolerance=1e-05, seed=7",
     ]
+    assert settings.startswith("settings: rank=1, ")
+    assert settings.endswith(", seed=7")
+    assert settings.count("=") == len(fields(ProjUNNSettings))
 
 
 def test_parameters_that_a_pattern_matches_and_that_are_no_matrices_are_named_once():
