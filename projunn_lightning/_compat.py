@@ -111,6 +111,20 @@ def trainer_callbacks(trainer: Trainer) -> list[Callback]:
     return trainer.callbacks  # type: ignore[attr-defined]
 
 
+def is_weight_averaging(callback: Callback) -> bool:
+    """Whether a callback is a ``WeightAveraging``, a class that the oldest supported Lightning does not have."""
+    return any(kind.__name__ == "WeightAveraging" for kind in type(callback).__mro__)
+
+
+def averaged_model(callback: Callback) -> nn.Module | None:
+    """``WeightAveraging._average_model.module``: the average of the model, or None outside of ``fit``.
+
+    Lightning validates and saves the average, and has no public name for it.
+    """
+    average = callback._average_model  # type: ignore[attr-defined]
+    return None if average is None else average.module
+
+
 def builds_its_layers_later(model: LightningModule) -> bool:
     """Whether a model may build layers in ``setup`` or ``configure_model``, after it has been made.
 

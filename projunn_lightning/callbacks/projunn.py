@@ -6,11 +6,13 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelPruning
+from lightning.pytorch.callbacks import ModelPruning, StochasticWeightAveraging
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor
 
-from projunn_lightning._compat import builds_its_layers_later, logs_now, trainer_callbacks
+from projunn_lightning._compat import builds_its_layers_later, is_weight_averaging, logs_now, trainer_callbacks
+from projunn_lightning.callbacks._averages import average_of, copies, nearest, replace_saved, write
 from projunn_lightning.constraint import FLAT_REMEDY, declared, matching
 from projunn_lightning.errors import ConstraintError
 from projunn_lightning.optim import Projector, ProjUNNSettings, as_patterns, check_names, chunks_for
@@ -35,10 +37,12 @@ class ProjUNN(Callback):
     the settings.
 
     The callback refuses parameters in half precision (mixed precision is supported), strategies that flatten
-    parameters, ``ModelPruning`` of constrained weights, and weights that a parametrization computes. It also refuses
-    ``WeightAveraging``, ``EMAWeightAveraging`` and ``StochasticWeightAveraging``, because the mean of unitary matrices
-    is not unitary: remove them, or average a model without constraints. ``torch.compile`` is supported. Patterns match
-    the names of parameters without the ``_orig_mod.`` that it adds.
+    parameters, ``ModelPruning`` of constrained weights, and weights that a parametrization computes. ``torch.compile``
+    is supported. Patterns match the names of parameters without the ``_orig_mod.`` that it adds.
+
+    The mean of unitary matrices is not unitary. ``WeightAveraging`` and ``EMAWeightAveraging`` are supported all the
+    same: where an average is validated, saved or copied to the model, its constrained weights are moved to the nearest
+    unitary matrices. ``StochasticWeightAveraging`` is refused.
 
     Whenever the trainer logs, the callback logs ``unitarity_error``, the largest unitarity error (also on the progress
     bar; for matrices above 512 x 512 it is an estimate). It also logs ``skipped_updates`` and
@@ -77,6 +81,7 @@ class ProjUNN(Callback):
         self.chunks = chunks_for(self.parameters, chunks)
         self.projector: Projector | None = None
         self._restored: dict[str, Any] = {}
+        self._averages: dict[str, Tensor] = {}  # the averages of the constrained weights while a model is validated
         self.optional = False  # whether a model with nothing to constrain may train; the command sets it to True
 
     @property
@@ -89,9 +94,14 @@ class ProjUNN(Callback):
             self.check(trainer, pl_module)
             self._detach()
             self.projector, self._restored = None, {}
+            self._averages = {}
             # This callback runs first. It is attached before a LearningRateFinder trains, and after an exception it
-            # restores a weight that was stopped in mid-step before another callback saves the weight.
-            trainer.callbacks = [self, *(each for each in trainer_callbacks(trainer) if each is not self)]  # type: ignore[attr-defined]
+            # restores a weight that was stopped in mid-step before another callback saves the weight. Only callbacks
+            # that average weights come before it, because it moves what they use to the nearest unitary matrices.
+            others = [each for each in trainer_callbacks(trainer) if each is not self]
+            others.sort(key=lambda each: not is_weight_averaging(each))
+            others.insert(sum(map(is_weight_averaging, others)), self)
+            trainer.callbacks = others  # type: ignore[attr-defined]
 
     def check(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a setup that is known to be wrong before training starts. Nothing is changed.
@@ -111,11 +121,10 @@ class ProjUNN(Callback):
                 f"orthogonal; use {str(trainer.precision).replace('true', 'mixed')!r}"
             )
         for callback in trainer_callbacks(trainer):
-            kinds = {kind.__name__ for kind in type(callback).__mro__}  # Lightning 2.5 has no class WeightAveraging
-            if kinds & {"WeightAveraging", "StochasticWeightAveraging"}:
+            if isinstance(callback, StochasticWeightAveraging):
                 raise ConstraintError(
-                    f"{type(callback).__name__} averages weights, and the mean of unitary matrices is not unitary: "
-                    "remove it, or average a model without constraints"
+                    f"{type(callback).__name__} averages weights, and the mean of unitary matrices is not unitary: use "
+                    "WeightAveraging or EMAWeightAveraging, whose averages are moved to the nearest unitary matrices"
                 )
         if not builds_its_layers_later(pl_module):
             self._projector_of(trainer, pl_module)
@@ -198,6 +207,35 @@ class ProjUNN(Callback):
             pl_module.log("constrained_lr", next(iter(rates.values())))
         else:
             pl_module.log_dict({f"constrained_lr/{name}": rate for name, rate in rates.items()})
+
+    # ---- averages of weights, which WeightAveraging swaps in before these hooks run ----
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.projector is not None and average_of(trainer) is not None:
+            self._averages = copies(self.projector, pl_module)
+            write(nearest(self.projector, pl_module), pl_module)
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        # Other callbacks may have swapped averages of their own in.
+        if self.projector is not None and batch_idx == dataloader_idx == 0:
+            self.projector.warn_if_not_unitary()
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if (average := average_of(trainer)) is not None:
+            write(self._averages, average)
+            self._averages = {}
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.projector is not None and average_of(trainer) is not None:
+            write(nearest(self.projector, pl_module), pl_module)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self.projector is not None and (average := average_of(trainer)) is not None:
+            replace_saved(self.projector, average, checkpoint)
+
+    # ---- the end, and the state ----
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._detach()  # not in on_fit_end, because a Tuner does not call it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -386,6 +386,34 @@ class Projector:
         heading = f"{type(self).__name__} of {type(uncompiled(self.module)).__name__}"
         return "\n".join([heading, *table(parameters, self.constraints), f"settings: {settings}"])
 
+    def project_(self, weights: Mapping[str, Tensor]) -> None:
+        """Move averages of the constrained weights to the nearest unitary matrices, in place.
+
+        The mean of unitary matrices is not unitary. Call this method for a copy of an average before it is used, for
+        example to validate or to save it, and leave the average itself as it is.
+
+        Args:
+            weights: the averages by the names of the parameters, such as the ``state_dict()`` of a copy of the module.
+                The other entries stay as they are.
+
+        Raises:
+            ConstraintError: if a constrained weight is not among the averages, or is not finite.
+
+        >>> module = nn.ModuleDict({"layer": nn.Linear(3, 3)})
+        >>> average = {name: weight.detach().clone() for name, weight in module.named_parameters()}
+        >>> projector = Projector(module, "layer.weight")
+        >>> projector.project_(average)
+        >>> torch.dist(average["layer.weight"] @ average["layer.weight"].mT, torch.eye(3)).item() < 1e-5
+        True
+        """
+        plain = {plain_name(name): weight for name, weight in weights.items()}
+        for weight in self._weights.values():
+            if weight.parameter not in plain:
+                raise ConstraintError(
+                    f"{weight.parameter} is constrained and not among the given weights: {', '.join(plain) or 'none'}"
+                )
+            initialise_(weight.name, plain[weight.parameter], weight.stack)
+
     def unitarity_errors(self, *, quick: bool = False) -> dict[str, Tensor]:
         """The unitarity error of each constrained parameter (the largest of its matrices), by name.
 
@@ -397,12 +425,22 @@ class Projector:
             quick: whether to estimate the error of matrices above 512 x 512.
         """
         errors = unitarity_errors(self.module, self.constraints, quick=quick)
-        if self._attachments and errors:
-            self._warn_of_loss(errors)
+        self._warn_of_loss(
+            errors, {weight.parameter for each in self._attachments for weight in each.changed_weights()}
+        )
         return errors
 
-    def _warn_of_loss(self, errors: dict[str, Tensor]) -> None:
-        changed = {weight.parameter for each in self._attachments for weight in each.changed_weights()}
+    def warn_if_not_unitary(self) -> None:
+        """While it is attached, warn once of each weight whose unitarity error is above the tolerance.
+
+        Unlike :meth:`unitarity_errors` this does not warn of a unitary weight that has changed, because a model may be
+        validated with other weights than those that are trained.
+        """
+        self._warn_of_loss(unitarity_errors(self.module, self.constraints, quick=True), set())
+
+    def _warn_of_loss(self, errors: dict[str, Tensor], changed: set[str]) -> None:
+        if not (self._attachments and errors):
+            return
         device = next(iter(errors.values())).device  # the host waits for it once
         values = torch.stack([error.to(device, torch.float64) for error in errors.values()]).tolist()
         for name, error in zip(errors, values, strict=True):
@@ -412,8 +450,8 @@ class Projector:
                 warnings.warn(
                     f"{name} {what}: its unitarity error is {error:.1e}, and the tolerance is "
                     f"{self.settings.tolerance:.0e}. Usual causes are an optimizer that changes weights outside of "
-                    "step(), such as the first_step() and second_step() of SAM, a callback that swaps averages in, and "
-                    "values that were loaded or written by hand",
+                    "step(), such as the first_step() and second_step() of SAM, a callback that swaps averages in "
+                    "(Projector.project_ makes them unitary), and values that were loaded or written by hand",
                     stacklevel=4,
                 )
 
