@@ -70,7 +70,8 @@ def main(steps: int = 300) -> tuple[float, float]:
 
     assert projunn.projector is not None
     errors = projunn.projector.unitarity_errors()
-    matrices = sum(constraint.chunks for constraint in projunn.projector.constraints.values())
+    constraints = projunn.projector.constraints.values()
+    matrices = sum(stack.chunks for constraint in constraints for stack in constraint.stacks)
     worst = max(errors.values()).item()
     print(
         f"tokens right after {steps} steps: {accuracy:.1%}; {matrices} orthogonal matrices, error at most {worst:.1e}"

@@ -43,12 +43,17 @@ def hooked_steps(optimizer: Optimizer) -> int:
 _COMPILED = "_orig_mod"
 
 
-def uncompiled(module: nn.Module) -> nn.Module:
-    """The module inside of a wrapper that ``torch.compile`` returned, or the module itself.
+def is_compiled(module: nn.Module) -> bool:
+    """Whether a module is a wrapper that ``torch.compile`` has returned.
 
     The wrapper, an ``OptimizedModule``, has no public name. It holds the module as its child ``_orig_mod``.
     """
-    while _COMPILED in module._modules:
+    return _COMPILED in module._modules
+
+
+def uncompiled(module: nn.Module) -> nn.Module:
+    """The module inside of a wrapper of ``torch.compile``, or the module itself."""
+    while is_compiled(module):
         module = module.get_submodule(_COMPILED)
     return module
 

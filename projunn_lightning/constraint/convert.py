@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from projunn_lightning._compat import plain_name, uncompiled
+from projunn_lightning._compat import is_compiled, plain_name
 from projunn_lightning.constraint.check import check
 from projunn_lightning.constraint.declare import ModuleT, orthogonal
 from projunn_lightning.constraint.known import constraint_on
@@ -35,7 +35,10 @@ def from_parametrized(module: ModuleT) -> ModuleT:
     ``geotorch.grassmannian``, and each ``geoopt.ManifoldParameter`` on a ``geoopt.Stiefel``, of the module and all its
     children. Each weight becomes a plain ``nn.Parameter`` under its own name, declared by
     :func:`~projunn_lightning.orthogonal`. The module is changed in place. The values (to rounding), the device, the
-    dtype and ``requires_grad`` stay the same. Other parametrizations, such as ``weight_norm``, stay untouched.
+    dtype and ``requires_grad`` stay the same. Other parametrizations, such as ``weight_norm``, stay untouched. The module
+    and its children may be compiled by ``torch.compile``.
+
+    A stacked weight, such as ``nn.LSTM.weight_hh_l0``, is one matrix for those libraries and stays one matrix.
 
     Create a new optimizer afterwards, because the momentum and the averages of a parametrized weight belong to other
     coordinates.
@@ -113,7 +116,7 @@ def _on_manifolds(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parame
 def _parametrizations(module: nn.Module) -> Iterator[tuple[str, nn.Module, str, parametrize.ParametrizationList]]:
     for prefix, owner in module.named_modules():
         # A wrapper of torch.compile has the attributes of the module inside of it, which is visited on its own.
-        if owner is uncompiled(owner) and parametrize.is_parametrized(owner):
+        if not is_compiled(owner) and parametrize.is_parametrized(owner):
             for name, steps in owner.parametrizations.items():
                 yield plain_name(f"{prefix}.{name}" if prefix else name), owner, name, steps
 

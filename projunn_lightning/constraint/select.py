@@ -79,12 +79,13 @@ def _matrices(module: str, names: dict[str, nn.Parameter], pattern: str) -> list
     if not matrices:
         others = [plain_name(name) for name, parameter in names.items() if not is_vector(parameter)]
         near = difflib.get_close_matches(pattern, others, n=3, cutoff=0.4) or others[:10]
+        misses = ", ".join(near) or "none, it has no matrices"
+        if not matched:
+            raise ConstraintError(f"the pattern {pattern!r} matches no parameter of {module}; near misses: {misses}")
         vectors = ", ".join(f"{plain_name(name)} has shape {tuple(names[name].shape)}" for name in matched[:3])
-        found = (
-            f"only parameters of {module} that are no matrices: {vectors}" if matched else f"no parameter of {module}"
-        )
         raise ConstraintError(
-            f"the pattern {pattern!r} matches {found}; near misses: {', '.join(near) or 'none, it has no matrices'}"
+            f"the pattern {pattern!r} matches only parameters of {module} that are no matrices: {vectors}; "
+            f"near misses: {misses}"
         )
     return matrices
 

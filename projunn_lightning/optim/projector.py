@@ -425,9 +425,8 @@ class Projector:
             quick: whether to estimate the error of matrices above 512 x 512.
         """
         errors = unitarity_errors(self.module, self.constraints, quick=quick)
-        self._warn_of_loss(
-            errors, {weight.parameter for each in self._attachments for weight in each.changed_weights()}
-        )
+        changed = {weight.parameter for each in self._attachments for weight in each.changed_weights()}
+        self._warn_of_loss(errors, changed)
         return errors
 
     def warn_if_not_unitary(self) -> None:

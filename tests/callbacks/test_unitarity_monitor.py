@@ -140,6 +140,11 @@ class TestPictures:
         assert phases.num == 6
         assert -math.pi - 1e-6 < phases.min < phases.max < math.pi + 1e-6
 
+    def test_eigenvalues_of_the_square_matrices_of_a_stacked_weight(self, tmp_path):
+        method = ProjUNN("layer.weight", chunks=[6, 2, 2])
+        board = self.board(tmp_path, Given(torch.randn(10, 6), declare=False), method)
+        assert board.Tags()["images"] == ["eigenvalues/layer.weight[0:6]"]
+
     def test_no_eigenvalues_of_rectangular_or_large_matrices(self, tmp_path):
         for shape in ((6, 4), (520, 520)):
             board = self.board(tmp_path / str(shape), Given(torch.randn(shape) / 100), ProjUNN())

@@ -23,6 +23,8 @@ SHARDED = {  # shape, the dim along which it is sharded, the number of matrices 
     "a batch": ((5, 4, 4), 0, 1),
     "kernels": ((8, 3, 3, 3), 0, 1),
     "kernels by channels": ((8, 3, 3, 3), 1, 1),
+    "kernels in groups, cut within a group": ((9, 2, 3, 3), 0, 3),
+    "kernels in groups by channels": ((9, 2, 3, 3), 1, 3),
     "nothing on the last rank": ((1, 9), 0, 1),
 }
 
@@ -101,6 +103,7 @@ class TestTheWayBackToTheManifold:
 @pytest.mark.parametrize(
     ("what", "message"),
     [
+        ("chunks", r"weight is sharded, and its chunks \(5, 3\) are not of one shape, which needs the whole weight"),
         ("svd", "sampler 'svd' needs the whole update of weight on one process"),
         ("full", "rank='full' needs the whole weight on one process, and weight is sharded"),
         ("skew", "coordinates='skew' need the whole weight, and weight is sharded"),

@@ -214,5 +214,9 @@ def refused(what: str) -> str:
         return message(functools.partial(orthogonal, init="haar"), layer)
     if what == "not finite":
         nn.init.constant_(layer.weight.to_local()[: 4 * dist.get_rank()], torch.inf)  # on the last rank only
+    if what == "chunks":
+        layer = module_of(8, 8)
+        shard_(layer, 0)
+        return message(lambda: Projector(layer, "weight", chunks=[5, 3]))
     settings = {"svd": {"sampler": "svd"}, "full": {"rank": "full"}, "skew": {"coordinates": "skew"}}.get(what, {})
     return message(lambda: Projector(layer, "weight", **settings).attach(optimizer))
