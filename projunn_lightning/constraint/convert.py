@@ -35,8 +35,8 @@ def from_parametrized(module: ModuleT) -> ModuleT:
     ``geotorch.grassmannian``, and each ``geoopt.ManifoldParameter`` on a ``geoopt.Stiefel``, of the module and all its
     children. Each weight becomes a plain ``nn.Parameter`` under its own name, declared by
     :func:`~projunn_lightning.orthogonal`. The module is changed in place. The values (to rounding), the device, the
-    dtype and ``requires_grad`` stay the same. Other parametrizations, such as ``weight_norm``, stay untouched. The module
-    and its children may be compiled by ``torch.compile``.
+    dtype and ``requires_grad`` stay the same. Other parametrizations, such as ``weight_norm``, stay untouched.
+    ``torch.compile`` may have compiled the module or its children.
 
     A stacked weight, such as ``nn.LSTM.weight_hh_l0``, is one matrix for those libraries and stays one matrix.
 
