@@ -173,7 +173,7 @@ class Attachment:
 
 
 def to_skew(stack: Stack, parameter: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient G of square matrices W in the coordinates of the Lie algebra, ``(G W^H - W G^H) / 2``.
+    """The gradient G of square matrices W in the coordinates of the Lie algebra, ``(W^H G - G^H W) / 2``.
 
     The result is linear in G. The terms of an accumulated gradient can therefore be converted one by one, and so can a
     gradient of a scaled loss or one that is averaged over processes later. Weights are updated in place, so W is the
@@ -183,7 +183,7 @@ def to_skew(stack: Stack, parameter: Tensor, gradient: Tensor) -> Tensor:
         w, g = stack.matrices(parameter.detach()).whole(), stack.matrices(gradient).whole()
         assert w is not None
         assert g is not None
-        x = g @ w.mH
+        x = w.mH @ g
         return (0.5 * (x - x.mH)).reshape(gradient.shape)
 
 

@@ -136,9 +136,11 @@ class Group:
         finite = torch.isfinite(target).flatten(1).all(1)
         mask = finite.view(-1, *[1] * (target.ndim - 1))
         step = torch.where(mask, target, 0) / self._divider(d)
-        omega = update.dense_omega(step, whole)
-        along = omega @ whole if update.skew else step
-        new = RETRACTIONS[self.settings.retraction].dense(whole, omega, along)
+        omega, dense = update.dense_omega(step, whole), RETRACTIONS[self.settings.retraction].dense
+        if update.skew:  # W exp(A) is the conjugate transpose of exp(-A) W^H
+            new = dense(whole.mH, -omega, -omega @ whole.mH).mH
+        else:
+            new = dense(whole, omega, step)
         target.copy_(torch.where(mask, new, whole))
         return finite
 

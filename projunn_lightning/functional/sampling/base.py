@@ -22,7 +22,8 @@ class Update:
     Attributes:
         d: D ``(*, n, p)``.
         w: W ``(*, n, p)``.
-        skew: whether D is given in skew coordinates. D is square then, and ``Omega = (D - D^H) / 2``.
+        skew: whether D is given in skew coordinates. D is square then, and moves W by W Omega with
+            ``Omega = (D - D^H) / 2``.
     """
 
     d: Matrices
@@ -109,10 +110,13 @@ Direction = LowRank | Turn
 
 
 def _rotated(retraction: Retraction, update: Update, rotation: Rotation) -> Change:
-    """The change of the tall weight by a rotation A. Its first-order part is A W, or A in skew coordinates."""
-    change = retraction.rotate(update.w.tall(), rotation)
+    """The change of the tall weight by a rotation A. Its first-order part is A W, or A in skew coordinates.
+
+    In skew coordinates A acts from the right: W exp(A) is the conjugate transpose of exp(-A) W^H.
+    """
     if not update.skew:
-        return change
+        return retraction.rotate(update.w.tall(), rotation)
+    change = retraction.rotate(update.w.mH, Rotation(rotation.q, -rotation.s)).mH()
     return change._replace(linear=lambda: (rotation.q @ rotation.s, rotation.q))
 
 
