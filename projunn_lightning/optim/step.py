@@ -137,10 +137,8 @@ class Group:
         mask = finite.view(-1, *[1] * (target.ndim - 1))
         step = torch.where(mask, target, 0) / self._divider(d)
         omega, dense = update.dense_omega(step, whole), RETRACTIONS[self.settings.retraction].dense
-        if update.skew:  # W exp(A) is the conjugate transpose of exp(-A) W^H
-            new = dense(whole.mH, -omega, -omega @ whole.mH).mH
-        else:
-            new = dense(whole, omega, step)
+        # In skew coordinates, W exp(A) is the conjugate transpose of exp(-A) W^H.
+        new = dense(whole.mH, -omega, -omega @ whole.mH).mH if update.skew else dense(whole, omega, step)
         target.copy_(torch.where(mask, new, whole))
         return finite
 

@@ -140,9 +140,9 @@ class TestNames:
         projector = Projector(model, "*.weight", chunks=BLOCKS).leave(["0.weight"])
         assert list(projector.constraints) == ["1.weight"]
 
-    def test_a_rank_above_a_smaller_side_is_refused_with_the_rows(self):
-        with pytest.raises(ConstraintError, match=r"rank 5 is above .* = 4 of 0\.weight\[8:16\] \(4 x 8\)"):
-            Projector(fused(), "*.weight", chunks=BLOCKS, rank=5)
+    def test_a_setting_that_does_not_fit_is_refused_with_the_rows(self):
+        with pytest.raises(ConstraintError, match=r"square matrices, and 0\.weight\[8:16\] is 4 x 8"):
+            Projector(fused(), "*.weight", chunks=BLOCKS, coordinates="skew")
 
 
 class TestSettings:
@@ -179,7 +179,7 @@ def test_the_representation_lists_names_shapes_matrices_and_settings():
         "  rnn.weight_hh_l0  16 x 4         4 matrices of 4 x 4",
         "  conv.weight       4 x 1 x 3 x 3  4 matrices of 1 x 9",
     ]
-    assert settings.startswith("settings: rank=1, ")
+    assert settings.startswith("settings: rank=8, ")
     assert settings.endswith(", seed=7")
     assert settings.count("=") == len(fields(ProjUNNSettings))
 
