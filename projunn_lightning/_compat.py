@@ -26,6 +26,14 @@ def foreach_copy_(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
     torch._foreach_copy_(list(targets), list(sources))
 
 
+def in_torch_func() -> bool:
+    """``torch._C._are_functorch_transforms_active``: whether a transform of ``torch.func``, such as ``grad``, runs.
+
+    ``torch.autograd.Function`` asks the same. There is no public name for it.
+    """
+    return torch._C._are_functorch_transforms_active()
+
+
 def step_pre_hooks(optimizer: Optimizer) -> list[object]:
     """``Optimizer._optimizer_step_pre_hooks``: the hooks registered before steps; they can only be added publicly."""
     return list(optimizer._optimizer_step_pre_hooks.values())

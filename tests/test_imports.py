@@ -17,7 +17,7 @@ ALLOWED = {
     "errors": [],
     "_compat": [],
     "linalg": ["errors"],
-    "functional": ["errors", "linalg"],
+    "functional": ["errors", "linalg", "_compat"],
     "constraint": ["errors", "linalg", "functional", "_compat"],
     "optim": ["errors", "linalg", "functional", "constraint", "_compat"],
     "callbacks": ["errors", "linalg", "functional", "constraint", "optim", "nn", "_compat"],

@@ -13,6 +13,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from projunn_lightning._compat import in_torch_func
+from projunn_lightning.functional._differentiable import gradients
+
 Parts = tuple[Tensor, Tensor, Tensor]
 
 
@@ -51,9 +54,8 @@ def convolve(input: Tensor, weight: Tensor, weight_real: Tensor) -> Tensor:
     the self-conjugate ones.
     """
     with torch.autocast(input.device.type, enabled=False):
-        if input.dtype in (torch.float16, torch.bfloat16):  # what an autocast layer before gives
-            input = input.to(weight_real.dtype)
-        return _Convolution.apply(input, weight, weight_real)
+        run = _composed if in_torch_func() else _Convolution.apply
+        return run(input, weight, weight_real)
 
 
 def _columns(images: Tensor) -> Parts:
@@ -84,16 +86,14 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         with torch.autocast(grad.device.type, enabled=False):
-            if torch.is_grad_enabled():  # for a second derivative, autograd has to see the operations
-                return _differentiable_gradients(ctx, grad)
+            if torch.is_grad_enabled():  # for a second derivative
+                return gradients(_composed, ctx.saved_tensors[:3], ctx.needs_input_grad, grad)
             return _gradients(ctx, grad)
 
 
-def _differentiable_gradients(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
-    inputs = ctx.saved_tensors[:3]
-    wanted = [tensor for tensor, needed in zip(inputs, ctx.needs_input_grad, strict=True) if needed]
-    gradients = iter(torch.autograd.grad(_forward(*inputs)[0], wanted, grad, create_graph=True))
-    return tuple(next(gradients) if needed else None for needed in ctx.needs_input_grad)
+def _composed(input: Tensor, weight: Tensor, weight_real: Tensor) -> Tensor:
+    """The convolution as autograd sees it, without the backward pass of its own."""
+    return _forward(input, weight, weight_real)[0]
 
 
 def _gradients(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]

@@ -8,9 +8,15 @@ gradient of each weight by one product.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from projunn_lightning.functional._differentiable import gradients
+from projunn_lightning.functional._loop import written_out
 
 CHUNK = 1 << 19
 """The number of entries in a chunk of the backward pass: 2 MB of float32, about the size of a core's cache."""
@@ -162,13 +168,27 @@ def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 
 
 def _backward(ctx, grad):  # type: ignore[no-untyped-def]
+    if torch.is_grad_enabled():  # for a second derivative
+        inputs = ctx.saved_tensors[1:]
+        function = partial(written_out, nonlinearity=ctx.nonlinearity)
+        return *gradients(function, inputs, ctx.needs_input_grad[:-1], grad), None
     grads = scan_backward(grad, *ctx.saved_tensors, ctx.nonlinearity, ctx.needs_input_grad[0])
     return *(g if needed else None for g, needed in zip(grads, ctx.needs_input_grad, strict=False)), None
 
 
-def _no_second_derivative(ctx, *grads):  # type: ignore[no-untyped-def]
-    raise RuntimeError("the recurrence has no second derivative; a gradient of its gradient cannot be taken")
-
-
 scan.register_autograd(_backward, setup_context=_save)
-scan_backward.register_autograd(_no_second_derivative)
+
+
+@register_flop_formula(torch.ops.projunn_lightning.scan, get_raw=True)
+def _flops(input, state, weight_ih, *rest, **_):  # type: ignore[no-untyped-def]
+    """The number of floating-point operations of the products, as torch counts them."""
+    size, features = weight_ih.shape
+    return 2 * input.shape[:2].numel() * size * (features + size)
+
+
+@register_flop_formula(torch.ops.projunn_lightning.scan_backward, get_raw=True)
+def _backward_flops(grad, states, input, state, weight_ih, weight_hh, bias, nonlinearity, needs_input, **_):  # type: ignore[no-untyped-def]
+    forward = _flops(input, state, weight_ih)
+    again = nonlinearity == "modrelu" and states.is_complex()
+    unneeded = 0 if needs_input else 2 * input.numel() * len(weight_ih)
+    return (2 + again) * forward - unneeded

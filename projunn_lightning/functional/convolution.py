@@ -15,7 +15,7 @@ def circular_convolution(input: Tensor, weight: Tensor | None, weight_real: Tens
     """Convolve images circularly by a kernel as wide as they are, given in the Fourier domain.
 
     Args:
-        input: images ``(B, I, H, W)``.
+        input: images ``(B, I, H, W)``. They are converted to the precision of the matrices.
         weight: complex matrices. For complex images the matrices of all frequencies, ``(H * W, O, I)``. For real images
             those of the frequencies that are neither their own conjugate nor the conjugate of another one, ``(F, O,
             I)``, where F is the sum of the first two :func:`frequency_counts`; None where F is 0.
@@ -25,17 +25,19 @@ def circular_convolution(input: Tensor, weight: Tensor | None, weight_real: Tens
     Returns:
         Images ``(B, O, H, W)``, real where ``weight_real`` is given.
 
-    Second derivatives work; ``torch.func`` cannot transform the convolution of real images. A model that is being
-    exported contains torch's operators on real numbers alone.
+    Second derivatives and the transforms of ``torch.func`` work. A model that is being exported contains torch's
+    operators on real numbers alone.
 
     Source: Kiani et al. 2022 (convolutions); the conjugate symmetry is that of the discrete Fourier transform.
     """
     height, width = input.shape[-2:]
+    if weight_real is not None and not input.is_complex():
+        input = input.to(weight_real.dtype)
     if torch.compiler.is_exporting():
         return _export.convolve(input, _spectrum_pair(weight, weight_real, height, width), real=weight_real is not None)
     if weight_real is None:
         assert weight is not None
-        columns = torch.fft.fft2(input).flatten(2).permute(2, 1, 0)  # to one matrix product a frequency
+        columns = torch.fft.fft2(input.to(weight.dtype)).flatten(2).permute(2, 1, 0)  # one product a frequency
         return torch.fft.ifft2((weight @ columns).permute(2, 1, 0).unflatten(2, (height, width)))
     return convolve(input, _weight_or_empty(weight, weight_real), weight_real)
 

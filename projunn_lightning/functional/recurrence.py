@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from projunn_lightning._compat import in_torch_func
 from projunn_lightning.errors import ProjUNNError, one_of
 from projunn_lightning.functional import _export
+from projunn_lightning.functional._loop import written_out
 from projunn_lightning.functional._scan import scan
-from projunn_lightning.functional.modrelu import modrelu
 
 Nonlinearity = Literal["modrelu", "relu", "tanh", "identity"]
 
@@ -44,9 +42,10 @@ def recurrence(
         ProjUNNError: if the nonlinearity is unknown, or if modReLU has no bias.
 
     The recurrence is one operator with its own backward pass. The backward pass needs the states, so they must not be
-    changed in place before it. The operator has no second derivative, and ``torch.func`` cannot transform it.
-    ``torch.export`` replaces it by operators of torch that work for any T. With ``strict=True`` it exports a loop with
-    the T of the example.
+    changed in place before it. With ``create_graph=True``, for second derivatives, and in the transforms of
+    ``torch.func``, a slower loop of torch's operators takes the place of the operator. Forward-mode differentiation
+    works in ``torch.func`` only. ``torch.export`` replaces the operator by operators of torch that work for any T. With
+    ``strict=True`` it exports a loop with the T of the example.
     """
     one_of("nonlinearity", nonlinearity, get_args(Nonlinearity))
     if nonlinearity == "modrelu" and bias is None:
@@ -61,28 +60,5 @@ def recurrence(
         return _export.recurrence(input, state, weight_ih, weight_hh, bias, nonlinearity)
     if weight_hh.is_complex():
         input, state = input.to(weight_hh.dtype), state.to(weight_hh.dtype)
-    run = written_out if torch.compiler.is_exporting() else scan
+    run = written_out if torch.compiler.is_exporting() or in_torch_func() else scan
     return run(input, state, weight_ih, weight_hh, bias, nonlinearity)
-
-
-def written_out(
-    input: Tensor, state: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor | None, nonlinearity: str
-) -> Tensor:
-    """The same as :func:`recurrence`, written as a loop."""
-    function: Callable[[Tensor], Tensor]
-    if nonlinearity == "modrelu":
-        assert bias is not None
-        drive, function = F.linear(input, weight_ih), partial(modrelu, bias=bias)
-    else:
-        drive, function = F.linear(input, weight_ih, bias), _by_parts(nonlinearity)
-    states = []
-    for x in drive.unbind(0):
-        state = function(torch.addmm(x, state, weight_hh.mT))
-        states.append(state)
-    return torch.stack(states)
-
-
-def _by_parts(nonlinearity: str) -> Callable[[Tensor], Tensor]:
-    functions: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "tanh": torch.tanh, "identity": lambda z: z}
-    function = functions[nonlinearity]
-    return lambda z: torch.view_as_complex(function(torch.view_as_real(z))) if z.is_complex() else function(z)

@@ -1,6 +1,9 @@
+from functools import partial
+
 import pytest
 import torch
 
+from projunn_lightning.functional import circular_convolution
 from projunn_lightning.functional._convolution import assemble, convolve, frequency_counts, split
 
 SIZES = [(4, 4), (5, 5), (4, 5), (5, 4), (6, 3), (1, 1), (2, 2), (1, 4), (3, 1), (2, 5)]
@@ -66,6 +69,41 @@ def test_second_derivatives_where_only_some_tensors_need_a_gradient(size, needed
         torch.testing.assert_close(penalty(convolve), penalty(frequency_by_frequency))
 
 
+def test_second_derivatives_where_the_input_depends_on_the_weights():
+    """The gradient with respect to the weights must not follow the path through the input, which follows itself."""
+    input, weight, weight_real = arguments((4, 3), channels=(2, 2))
+    results = []
+    for run in (convolve, frequency_by_frequency):
+        output = run(run(input, weight, weight_real), weight, weight_real)
+        first = torch.autograd.grad(output.pow(3).sum(), (input, weight, weight_real), create_graph=True)
+        second = torch.autograd.grad(sum(grad.abs().square().sum() for grad in first), (input, weight, weight_real))
+        results.append((first, second))
+    torch.testing.assert_close(*results)
+
+
+@every_size
+def test_torch_func_transforms_it(size):
+    input, weight, weight_real = (tensor.detach() for tensor in arguments(size))
+
+    def loss(run, input, weight_real):
+        return run(input, weight, weight_real).pow(3).sum()
+
+    results = []
+    for run in (convolve, frequency_by_frequency):
+        gradients = torch.func.grad(partial(loss, run), argnums=(0, 1))(input, weight_real)
+        sample_gradients = torch.func.vmap(torch.func.grad(partial(loss, run)), (0, None))(input[:, None], weight_real)
+        results.append([*gradients, sample_gradients])
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.uint8], ids=str)
+def test_images_are_converted_to_the_precision_of_the_matrices(dtype):
+    images = torch.randint(5, (2, 2, 4, 5)).to(dtype)
+    _, weight, weight_real = arguments((4, 5))
+    for matrices in ((weight.cfloat(), weight_real.float()), (torch.randn(20, 3, 2, dtype=torch.complex64), None)):
+        assert torch.equal(circular_convolution(images, *matrices), circular_convolution(images.float(), *matrices))
+
+
 def test_autocast_leaves_the_convolution_and_its_gradients_in_full_precision():
     tensors = [t.detach().to(torch.complex64 if t.is_complex() else torch.float32) for t in arguments((4, 5))]
     tensors[0] = tensors[0].bfloat16().float()
@@ -74,7 +112,7 @@ def test_autocast_leaves_the_convolution_and_its_gradients_in_full_precision():
     for enabled in (True, False):
         run = [tensor.clone().requires_grad_() for tensor in tensors]
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            output = convolve(run[0].bfloat16() if enabled else run[0], *run[1:])
+            output = circular_convolution(run[0].bfloat16() if enabled else run[0], *run[1:])
             output.backward(grad)
         results.append([output, run[1].grad, run[2].grad])
     torch.testing.assert_close(*results)

@@ -2,10 +2,13 @@ import itertools
 
 import pytest
 import torch
+from functorch.compile import make_boxed_func
 from torch import nn
+from torch._dynamo.backends.common import aot_autograd
+from torch.utils.flop_counter import FlopCounterMode
 
 from projunn_lightning.functional import _scan, recurrence
-from projunn_lightning.functional.recurrence import written_out
+from projunn_lightning.functional._loop import written_out
 
 NONLINEARITIES = ["modrelu", "relu", "tanh", "identity"]
 every_kind = pytest.mark.parametrize(
@@ -98,11 +101,93 @@ def test_has_no_bias_if_none_is_given(nonlinearity):
     torch.testing.assert_close(fast, plain)
 
 
-def test_refuses_a_second_derivative():
+class TestSecondDerivatives:
+    @every_kind
+    def test_gradgradcheck(self, nonlinearity, dtype):
+        tensors = arguments(nonlinearity, dtype, time=3, batch=2, size=3)
+        assert torch.autograd.gradgradcheck(lambda *tensors: recurrence(*tensors, nonlinearity), tensors)
+
+    def test_where_a_state_depends_on_other_arguments(self):
+        """The gradient with respect to the weights must not follow the path through the state, which follows itself."""
+        input, state, *weights = arguments()
+        results = []
+        for run in (recurrence, written_out):
+            states = run(input, run(input, state, *weights, "modrelu")[-1], *weights, "modrelu")
+            first = torch.autograd.grad(states.pow(3).sum(), (input, state, *weights), create_graph=True)
+            second = torch.autograd.grad(sum(grad.square().sum() for grad in first), (input, state, *weights))
+            results.append((first, second))
+        torch.testing.assert_close(*results)
+
+    def test_inside_of_autocast(self):
+        tensors = [tensor.detach().float().requires_grad_() for tensor in arguments()]
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = recurrence(*tensors).float().square().sum()
+            (gradient,) = torch.autograd.grad(loss, tensors[0], create_graph=True)
+            gradient.square().sum().backward()
+        assert tensors[3].grad.abs().max() > 0
+
+
+@every_kind
+class TestTorchFunc:
+    def results(self, transform, nonlinearity, dtype):
+        """A transform of both functions, applied to the input and the recurrent matrix."""
+        input, state, ih, hh, bias = (t.detach() for t in arguments(nonlinearity, dtype, time=3, batch=2, size=3))
+        for run in (recurrence, written_out):
+            yield transform(lambda x, w, run=run: run(x, state, ih, w, bias, nonlinearity), input, hh)
+
+    def test_grad(self, nonlinearity, dtype):
+        def transform(function, *tensors):
+            return torch.func.grad(lambda *xs: function(*xs).abs().square().sum(), argnums=(0, 1))(*tensors)
+
+        torch.testing.assert_close(*self.results(transform, nonlinearity, dtype))
+
+    @pytest.mark.filterwarnings("ignore:`torch.jit.script.*:DeprecationWarning")  # torch's own, of itself
+    def test_jvp(self, nonlinearity, dtype):
+        def transform(function, *tensors):
+            return torch.func.jvp(function, tensors, tuple(map(torch.ones_like, tensors)))
+
+        torch.testing.assert_close(*self.results(transform, nonlinearity, dtype))
+
+    def test_vmap(self, nonlinearity, dtype):
+        def transform(function, input, hh):
+            inputs = torch.stack([input, 2 * input])
+            batched = torch.func.vmap(function, (0, None))(inputs, hh)
+            return [batched, torch.stack([function(x, hh) for x in inputs])]
+
+        for batched, one_by_one in self.results(transform, nonlinearity, dtype):
+            torch.testing.assert_close(batched, one_by_one)
+
+
+def test_torch_compile_keeps_the_operator_and_its_backward_pass():
+    torch.compiler.reset()
+    operators = set()
+
+    def record(graph, _):
+        operators.update(str(node.target) for node in graph.graph.nodes)
+        return make_boxed_func(graph.forward)
+
     tensors = arguments()
-    (grad,) = torch.autograd.grad(recurrence(*tensors).square().sum(), tensors[0], create_graph=True)
-    with pytest.raises(RuntimeError, match="no second derivative"):
-        grad.sum().backward()
+    compiled = torch.compile(recurrence, backend=aot_autograd(fw_compiler=record, bw_compiler=record), fullgraph=True)
+    compiled(*tensors).sum().backward()
+    assert {"projunn_lightning.scan.default", "projunn_lightning.scan_backward.default"} <= operators
+
+
+@every_kind
+@pytest.mark.parametrize("needs_input", [True, False], ids=["with input", "without input"])
+def test_its_floating_point_operations_are_counted_as_those_of_the_loop(nonlinearity, dtype, needs_input):
+    tensors = arguments(nonlinearity, dtype)
+    tensors[0].requires_grad_(needs_input)
+    forward, backward = [], []
+    for run in (recurrence, written_out):
+        with FlopCounterMode(display=False) as counter:
+            states = run(*tensors, nonlinearity)
+        forward.append(counter.get_total_flops())
+        with FlopCounterMode(display=False) as counter:
+            states.abs().sum().backward()
+        backward.append(counter.get_total_flops())
+    assert forward[0] == forward[1] == 2 * 7 * 3 * 5 * (2 + 5)
+    computed_again = forward[0] if nonlinearity == "modrelu" and dtype.is_complex else 0
+    assert backward[0] == backward[1] + computed_again
 
 
 def test_a_batch_may_be_empty():
