@@ -2,6 +2,12 @@
 
 Each function takes matrices ``(*, n, p)`` of any floating or complex dtype, square, tall or wide. It fills each matrix
 of a batch separately and returns the tensor.
+
+**Two components.** The orthogonal matrices of one size form two components: rotations with determinant 1, and
+reflections with determinant -1. No continuous path leads from one to the other, so training keeps the determinant with
+which a real square matrix starts. ``identity_``, ``henaff_``, ``cayley_`` and ``haar_so_`` give the determinant 1,
+``haar_`` gives 1 or -1 at random, and :func:`flip_` changes to the other component. Unitary matrices and matrices that
+are not square have one component only.
 """
 
 from __future__ import annotations
@@ -17,6 +23,8 @@ from torch import Generator, Tensor
 def haar_(tensor: Tensor, *, generator: Generator | None = None) -> Tensor:
     """Fill a tensor with matrices that are drawn from the Haar (uniform) measure.
 
+    The determinant of a real square matrix is 1 or -1, with equal probability.
+
     Each matrix is the Q of the QR decomposition of a Gaussian matrix, with the phases of R's diagonal moved into Q.
     Source: Mezzadri 2007, "How to generate random matrices from the classical compact groups".
 
@@ -29,6 +37,37 @@ def haar_(tensor: Tensor, *, generator: Generator | None = None) -> Tensor:
     q, r = torch.linalg.qr(gaussian)
     q = q * r.diagonal(dim1=-2, dim2=-1).sgn()[..., None, :]
     return tensor.copy_(q if n >= p else q.mH)
+
+
+@torch.no_grad()
+def haar_so_(tensor: Tensor, *, generator: Generator | None = None) -> Tensor:
+    """Fill a tensor with matrices from the Haar measure of the rotations SO(n), which have determinant 1.
+
+    Complex matrices, and matrices that are not square, are drawn as :func:`haar_` draws them.
+
+    >>> torch.linalg.det(haar_so_(torch.empty(4, 3, 3))).round()
+    tensor([1., 1., 1., 1.])
+    """
+    haar_(tensor, generator=generator)
+    if tensor.shape[-2] == tensor.shape[-1] and not tensor.is_complex():
+        # The determinant itself is a product of n numbers and may underflow on the way.
+        tensor[..., 0, :] *= torch.linalg.slogdet(tensor).sign[..., None]
+    return tensor
+
+
+@torch.no_grad()
+def flip_(tensor: Tensor) -> Tensor:
+    """Change the sign of the first row of each matrix, which leads an orthogonal matrix to the other component.
+
+    It keeps the present values otherwise. Together with :func:`haar_so_` it draws uniformly from the matrices with
+    determinant -1.
+
+    >>> flip_(identity_(torch.empty(2, 2)))
+    tensor([[-1., -0.],
+            [ 0.,  1.]])
+    """
+    tensor[..., 0, :].neg_()
+    return tensor
 
 
 @torch.no_grad()
@@ -87,6 +126,7 @@ def _rotations_(tensor: Tensor, low: float, high: float, generator: Generator | 
 
 INITS: dict[str, Callable[[Tensor], Tensor]] = {
     "haar": haar_,
+    "haar_so": haar_so_,
     "identity": identity_,
     "henaff": henaff_,
     "cayley": cayley_,

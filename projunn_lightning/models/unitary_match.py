@@ -24,7 +24,8 @@ class UnitaryMatch(LightningModule):
     Args:
         size: the size N of the matrix ``(N, N)``.
         complex: whether the matrix is unitary (complex) or orthogonal (real).
-        init: the initialisation of the matrix, see :mod:`projunn_lightning.functional.init`.
+        init: the initialisation of the matrix, see :mod:`projunn_lightning.functional.init`. A real matrix must start
+            with the determinant of U, 1 or -1, because training cannot change it; ``"haar"`` draws it at random.
         learning_rate: the learning rate of the default optimizer, SGD. 8 / N takes a whole step in each direction of a
             batch of 16.
 

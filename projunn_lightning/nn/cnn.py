@@ -21,9 +21,10 @@ class CNNOptions:
         depth: the number of convolutions; None for the architecture's own number.
         orthogonal: whether the convolutions are orthogonal and as wide as the image
             (:class:`~projunn_lightning.nn.OrthogonalConv2d`), or ordinary ones of 3 x 3.
-        init: the initialisation of orthogonal convolutions. ``"haar"`` draws random weights. With ``"identity"`` each
-            convolution that keeps the number of channels starts as the identity, so that a signal can pass through
-            tens of layers; the other convolutions still start from ``"haar"``.
+        init: the initialisation of orthogonal convolutions. ``"haar"`` draws random weights, and ``"haar_so"`` those
+            with the determinant 1. With ``"identity"`` each convolution that keeps the number of channels starts as the
+            identity, so that a signal can pass through tens of layers; the other convolutions still start from
+            ``"haar"``.
     """
 
     width: int | None = None

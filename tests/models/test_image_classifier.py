@@ -179,7 +179,7 @@ class TestOptions:
             assert re.search(rf"--model\.{name} \S+ [^-(\[]", words), name  # a description follows the value
         assert f"--model.architecture {{{','.join(ARCHITECTURES)}}}" in words
         assert "--model.orthogonal {true,false}" in words
-        assert "--model.init {haar,identity}" in words
+        assert "--model.init {haar,haar_so,identity}" in words
 
     def test_are_saved(self):
         assert ImageClassifier(**SMALL).hparams.items() >= SMALL.items()
@@ -192,7 +192,7 @@ class TestOptions:
             ({"size": 8}, "size must be 16 or more, found 8"),
             ({"num_classes": 1}, "num_classes must be 2 or more, found 1"),
             ({"size": (32, 32, 3)}, r"two numbers, or one for both, found \(32, 32, 3\)"),
-            ({"init": "polar"}, "unknown init 'polar', expected one of haar, identity"),
+            ({"init": "polar"}, "unknown init 'polar', expected one of haar, haar_so, identity"),
             ({"in_channels": 0}, "in_channels must be 1 or more, found 0"),
             ({"width": 2}, "out_channels must be at least in_channels = 3, found 2"),
         ],
