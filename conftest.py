@@ -27,6 +27,14 @@ def world():
     processes.close()
 
 
+@pytest.fixture
+def double_by_default():
+    """float64 as torch's default dtype."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     seed_everything(0, verbose=False)

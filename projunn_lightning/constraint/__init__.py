@@ -11,7 +11,7 @@ from projunn_lightning.constraint.check import (
 from projunn_lightning.constraint.convert import from_parametrized
 from projunn_lightning.constraint.declare import Init, initialise_, orthogonal
 from projunn_lightning.constraint.known import as_chunks
-from projunn_lightning.constraint.record import Chunks, Constraint, Stack, declared
+from projunn_lightning.constraint.record import Chunks, Constraint, Stack, declared, remember
 from projunn_lightning.constraint.select import left_out, matching, select
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "matching",
     "orthogonal",
     "refuse_flat",
+    "remember",
     "select",
     "unitarity_error_of",
     "unitarity_errors",

@@ -34,10 +34,11 @@ class SequenceModel(Supervised):
             :data:`projunn_lightning.nn.RNNS`.
         nonlinearity: ``"modrelu"``, ``"relu"``, ``"tanh"`` or ``"identity"``; None for the default of the recurrent
             layer.
-        init: the initialisation of the recurrent matrices, see :func:`~projunn_lightning.orthogonal`; None for the
-            default of the recurrent layer.
-        rnn_options: options of the recurrent layer's own, such as ``{"capacity": 2}`` for ``"eunn"``,
-            ``{"reflections": 16}`` for ``"ornn"`` or ``{"period": 100}`` for ``"dtriv"``.
+        init: the initialisation of the recurrent matrices, see :mod:`projunn_lightning.functional.init`; None for the
+            default of the recurrent layer. It chooses the determinant of real matrices, 1 or -1, which training cannot
+            change.
+        rnn_options: further options of the recurrent layer, such as ``{"capacity": 2}`` for ``"eunn"``,
+            ``{"reflections": 16}`` for ``"ornn"``, ``{"period": 100}`` for ``"dtriv"``, or ``{"bidirectional": True}``.
         dropout: the probability of dropout between recurrent layers.
         complex: whether the state is complex and the recurrent matrices are unitary. The read-out then sees the real
             and the imaginary part of the state.
@@ -74,15 +75,18 @@ class SequenceModel(Supervised):
         self.input_size = input_size
         self.task = task
         self.output = output
+        default = torch.get_default_dtype()
         shared = {
             "nonlinearity": nonlinearity,
             "init": init,
             "dropout": dropout,
-            "dtype": torch.complex64 if complex else torch.float32,
+            "dtype": default.to_complex() if complex else default,
             "batch_first": True,
         }
         self.rnn = make_rnn(rnn, input_size, hidden_size, num_layers, **_joined(shared, rnn_options or {}))
-        self.readout = nn.Linear(2 * hidden_size if complex else hidden_size, output_size)
+        self.bidirectional = bool((rnn_options or {}).get("bidirectional"))
+        features = hidden_size * (2 if complex else 1) * (2 if self.bidirectional else 1)
+        self.readout = nn.Linear(features, output_size)
         nn.init.kaiming_normal_(self.readout.weight, nonlinearity="linear")
         nn.init.zeros_(self.readout.bias)
 
@@ -93,8 +97,15 @@ class SequenceModel(Supervised):
         if states.is_complex():
             states = torch.view_as_real(states).flatten(-2)
         if self.output == "last":
-            states = states[:, -1]
+            states = self._at_the_end(states)
         return self.readout(states)
+
+    def _at_the_end(self, states: Tensor) -> Tensor:
+        """The state of each direction at the end of its run, ``(B, features)``."""
+        if not self.bidirectional:
+            return states[:, -1]
+        forward, backward = states.chunk(2, -1)
+        return torch.cat([forward[:, -1], backward[:, 0]], -1)
 
     def _one_hot(self, input: Tensor) -> Tensor:
         try:

@@ -13,7 +13,7 @@ class ModReLU(nn.Module):
 
     Args:
         features: the number of features, N.
-        dtype: the dtype of the bias, which is real also for a complex input.
+        dtype: the dtype of the bias, which is real also for a complex input; torch's default dtype if None.
         device: the device of the bias.
     """
 
@@ -21,7 +21,12 @@ class ModReLU(nn.Module):
         self, features: int, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
     ) -> None:
         super().__init__()
-        self.bias = nn.Parameter(torch.zeros(features, dtype=dtype, device=device))
+        self.bias = nn.Parameter(torch.empty(features, dtype=dtype, device=device))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set the bias to zero."""
+        nn.init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply modReLU to ``(*, N)``, real or complex."""

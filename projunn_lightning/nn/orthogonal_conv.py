@@ -8,12 +8,12 @@ from typing import Literal, Self, get_args
 import torch
 from torch import Tensor, nn
 
-from projunn_lightning.constraint import orthogonal
 from projunn_lightning.errors import ProjUNNError, at_least, one_of, pair
 from projunn_lightning.functional import assemble_spectrum, circular_convolution, frequency_counts
-from projunn_lightning.nn._precision import convert_complex
+from projunn_lightning.nn._declaration import declare
+from projunn_lightning.nn._precision import conversion, layer_dtype
 
-Init = Literal["haar", "identity"]
+Init = Literal["haar", "haar_so", "identity"]
 
 
 class OrthogonalConv2d(nn.Module):
@@ -34,14 +34,19 @@ class OrthogonalConv2d(nn.Module):
         size: the height and width of the input, ``(H, W)`` or one number for both.
         stride: the layer keeps every ``stride``-th row and column of the output.
         bias: whether to add a learnable bias for each channel.
-        init: the initialisation of the matrices: ``"haar"``, or ``"identity"``, with which the output is the input.
-        dtype: float32 or float64 for real images, complex64 or complex128 for complex images.
-        device: the device of the parameters.
+        init: the initialisation of the matrices: ``"haar"``; ``"haar_so"``; or ``"identity"``, with which the output is
+            the input. If a real layer has as many output as input channels, training cannot change the determinants, 1
+            or -1, of its self-conjugate frequencies: ``"haar"`` draws them at random, and the others start at 1.
+        dtype: float32 or float64 for real images, complex64 or complex128 for complex images; torch's default dtype if
+            None.
+        device: the device of the parameters. On the meta device they have no values: ``to_empty`` and
+            :meth:`reset_parameters` make the layer as it is made on another device.
 
     Raises:
-        ProjUNNError: if a number is below 1 or ``out_channels`` is below ``in_channels``.
+        ProjUNNError: if a number is below 1, ``out_channels`` is below ``in_channels``, or the dtype is none of these;
+            while the module is converted, if it would be in half precision, in which the layer cannot compute.
 
-    ``torch.func`` cannot transform the real layer. Second derivatives are supported.
+    Second derivatives and the transforms of ``torch.func`` work.
 
     Source: Kiani et al. 2022.
 
@@ -64,7 +69,7 @@ class OrthogonalConv2d(nn.Module):
         stride: int = 1,
         bias: bool = True,
         init: Init = "haar",
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
@@ -72,24 +77,30 @@ class OrthogonalConv2d(nn.Module):
         self.out_channels = out_channels
         self.size = pair(size)
         self.stride = stride
-        self._check_options(init)
+        self.init: Init = init
+        self._check_options()
+        dtype = layer_dtype(dtype)
         matrix = (out_channels, in_channels)
         if dtype.is_complex:
-            self._declare("weight", torch.empty(self.size[0] * self.size[1], *matrix, dtype=dtype, device=device), init)
+            frequencies = self.size[0] * self.size[1]
         else:
             inner, half, own = frequency_counts(*self.size)
-            self._declare("weight_real", torch.empty(own, *matrix, dtype=dtype, device=device), init)
-            if inner + half:
-                stack = torch.empty(inner + half, *matrix, dtype=dtype.to_complex(), device=device)
-                self._declare("weight", stack, init)
-            else:  # images of sides 1 and 2
-                self.register_parameter("weight", None)
-        zeros = torch.zeros(out_channels, dtype=dtype, device=device)
-        self.register_parameter("bias", nn.Parameter(zeros) if bias else None)
+            self.weight_real = nn.Parameter(torch.empty(own, *matrix, dtype=dtype, device=device))
+            frequencies = inner + half
+        # Real images of sides 1 and 2 have real frequencies only.
+        stack = torch.empty(frequencies, *matrix, dtype=dtype.to_complex(), device=device)
+        self.register_parameter("weight", nn.Parameter(stack) if frequencies else None)
+        values = torch.empty(out_channels, dtype=dtype, device=device)
+        self.register_parameter("bias", nn.Parameter(values) if bias else None)
+        self.reset_parameters()
 
-    def _declare(self, name: str, stack: Tensor, init: Init) -> None:
-        self.register_parameter(name, nn.Parameter(stack))
-        orthogonal(self, name, init=init)
+    def reset_parameters(self) -> None:
+        """Draw all matrices anew, and set the bias to zero."""
+        for name in ("weight_real", "weight"):
+            if self._parameters.get(name) is not None:
+                declare(self, name, self.init)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
     @property
     def is_complex(self) -> bool:
@@ -149,14 +160,14 @@ class OrthogonalConv2d(nn.Module):
         return energy[~(inside[0][:, None] & inside[1])].sum()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        return super()._apply(convert_complex(fn), recurse)
+        return super()._apply(conversion(fn, self), recurse)
 
     def _to_space(self, spectrum: Tensor) -> Tensor:
         return torch.fft.ifft2(spectrum) if self.is_complex else torch.fft.irfft2(spectrum, s=self.size)
 
-    def _check_options(self, init: Init) -> None:
+    def _check_options(self) -> None:
         at_least(1, in_channels=self.in_channels, stride=self.stride, size=min(self.size))
-        one_of("init", init, get_args(Init))
+        one_of("init", self.init, get_args(Init))
         if self.out_channels < self.in_channels:
             raise ProjUNNError(
                 f"out_channels must be at least in_channels = {self.in_channels}, found {self.out_channels}: fewer "

@@ -10,15 +10,14 @@ import torch
 from torch import nn
 
 from projunn_lightning.errors import ProjUNNError, at_least, one_of, probability
+from projunn_lightning.nn._precision import COMPLEX, REAL, layer_dtype
 from projunn_lightning.nn.baselines.eunn import EUNN, FFTEUNN
 from projunn_lightning.nn.baselines.exprnn import RGD, DTriv, ExpRNN, ScoRNN
 from projunn_lightning.nn.baselines.ornn import ORNN
 from projunn_lightning.nn.baselines.urnn import URNN
 from projunn_lightning.nn.unitary_rnn import UnitaryRNN
 
-REAL = (torch.float32, torch.float64)
-COMPLEX = (torch.complex64, torch.complex128)
-_TORCH = ("bias", "batch_first", "dropout", "dtype", "device")
+_TORCH = ("bias", "batch_first", "dropout", "bidirectional", "dtype", "device")
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,8 @@ class RecurrentLayer:
     Attributes:
         kind: the class. Its docstring describes the layer, and it is called as ``kind(input_size, hidden_size,
             num_layers, **options)``.
-        dtypes: the dtypes that it can have, its default first.
+        dtypes: the dtypes that it can have. Its default is torch's default dtype, or the complex dtype of the same
+            precision where all are complex.
         undeclared: the names of options that it takes although its signature does not show them.
     """
 
@@ -49,10 +49,15 @@ class RecurrentLayer:
         names: list[str] = []
         for base in self.kind.__mro__:
             parameters = inspect.signature(base).parameters.values()
-            names += [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in names]
+            names += [p.name for p in parameters if _is_option(p) and p.name not in names]
             if all(p.kind is not p.VAR_KEYWORD for p in parameters):
                 break
         return [*names, *self.undeclared]
+
+
+def _is_option(parameter: inspect.Parameter) -> bool:
+    """Whether a parameter of a class is an option, and no size and no ``**options``."""
+    return parameter.default is not parameter.empty and parameter.name != "num_layers"
 
 
 RNNS = {
@@ -89,7 +94,7 @@ def make_rnn(name: RNNName, input_size: int, hidden_size: int, num_layers: int =
 
     Returns:
         A module that is called as ``output, state = layer(input)`` or ``layer(input, state)``. It maps an input
-        ``(B, T, I)`` to an output ``(B, T, N)``.
+        ``(B, T, I)`` to an output ``(B, T, N)``, or ``(B, T, 2 N)`` if it is bidirectional.
 
     Raises:
         ProjUNNError: if the name is unknown, a size is below 1, ``dropout`` is not a probability, or the layer does not
@@ -98,7 +103,7 @@ def make_rnn(name: RNNName, input_size: int, hidden_size: int, num_layers: int =
     >>> make_rnn("dtriv", 3, 8, capacity=2)
     Traceback (most recent call last):
     projunn_lightning.errors.ProjUNNError: the recurrent layer 'dtriv' has no option 'capacity'; its options are \
-period, init, nonlinearity, bias, batch_first, dropout, dtype, device
+period, init, nonlinearity, bias, batch_first, dropout, bidirectional, dtype, device
     """
     one_of("recurrent layer", name, RNNS)
     layer = RNNS[name]
@@ -108,7 +113,8 @@ period, init, nonlinearity, bias, batch_first, dropout, dtype, device
                 f"the recurrent layer {name!r} has no option {option!r}; its options are {', '.join(layer.options)}"
             )
     at_least(1, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
-    options = {"batch_first": True, "dropout": 0.0, "dtype": layer.dtypes[0], **options}
+    dtype = layer_dtype(None, complex=layer.dtypes == COMPLEX)
+    options = {"batch_first": True, "dropout": 0.0, "dtype": dtype, **options}
     probability(dropout=options["dropout"])
     if options["dtype"] not in layer.dtypes:
         raise ProjUNNError(

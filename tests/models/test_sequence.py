@@ -5,6 +5,7 @@ import pytest
 import torch
 from jsonargparse import ArgumentParser
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.model_summary import ModelSummary
 
 from projunn_lightning import AddingProblem, CopyingMemory, ProjUNN, SequenceModel
 from projunn_lightning.constraint import declared
@@ -44,6 +45,32 @@ def test_outputs_and_losses_of_every_kind_of_task(task, output, expected, comple
     assert loss.ndim == 0
     loss.backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("rnn", ["projunn", "lstm"])
+def test_a_bidirectional_model_reads_each_direction_at_the_end_of_its_run(rnn):
+    model = SequenceModel(3, 4, 6, output="last", rnn=rnn, rnn_options={"bidirectional": True})
+    input = torch.randn(2, 7, 3)
+    _, final = model.rnn(input)
+    last = torch.cat([*(final[0] if rnn == "lstm" else final)], -1)
+    torch.testing.assert_close(model(input), model.readout(last))
+    steps = SequenceModel(3, 4, 6, complex=rnn == "projunn", rnn=rnn, rnn_options={"bidirectional": True})
+    assert steps(input).shape == (2, 7, 4)
+
+
+@pytest.mark.usefixtures("double_by_default")
+@pytest.mark.parametrize("complex", [False, True])
+def test_has_the_default_dtype(complex):
+    model = SequenceModel(3, 4, 6, complex=complex)
+    assert model(torch.randn(2, 7, 3)).dtype == torch.float64
+    assert model.rnn.weight_hh_l0.dtype == (torch.complex128 if complex else torch.float64)
+
+
+def test_the_summary_of_lightning_counts_the_floating_point_operations_of_the_recurrence():
+    model = SequenceModel(3, 4, 6)
+    model.example_input_array = torch.randn(2, 7, 3)
+    counts = ModelSummary(model).flop_counts
+    assert sum(counts["rnn"].values()) == 2 * 2 * 7 * 6 * (3 + 6)
 
 
 def test_integers_are_encoded_one_hot():
@@ -194,7 +221,7 @@ class TestCommandLine:
             assert re.search(rf"--model\.{name} \S+ [^-(\[]", words), name  # a description follows the value
         assert f"--model.rnn {{{','.join(RNNS)}}}" in words
         assert "Optional[Literal['modrelu', 'relu', 'tanh', 'identity']]" in words
-        assert "'haar', 'identity', 'henaff', 'cayley']" in words
+        assert "'haar', 'haar_so', 'identity', 'henaff', 'cayley']" in words
 
     def test_it_sets_the_options_of_a_layers_own(self, parser):
         words = ["--model.input_size=3", "--model.output_size=2", "--model.rnn=eunn", "--model.rnn_options.capacity=3"]

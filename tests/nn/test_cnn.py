@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from projunn_lightning import Projector
+from projunn_lightning.constraint import declared
 from projunn_lightning.functional import unitarity_error
 from projunn_lightning.nn import ARCHITECTURES, OrthogonalConv2d, PlainCNN, ResNet9
 
@@ -30,6 +31,22 @@ class TestEveryArchitecture:
                 spectrum = layer.spectrum()
                 is_identity = torch.equal(spectrum, torch.eye(*spectrum.shape[1:]).expand_as(spectrum) + 0j)
                 assert is_identity == (init == "identity" and layer.in_channels == layer.out_channels)
+
+    def test_is_made_on_the_meta_device_and_drawn_by_to_empty_and_reset_parameters(self, architecture):
+        with torch.device("meta"):
+            network = architecture(1, 2, (16, 16), width=4)
+        network.to_empty(device="cpu")
+        for module in network.modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+        assert torch.isfinite(network(torch.randn(2, 1, 16, 16))).all()
+        constraints = declared(network)
+        assert constraints == declared(architecture(1, 2, (16, 16), width=4))
+        assert all(unitarity_error(network.get_parameter(name).detach()).max() < 1e-5 for name in constraints)
+
+    @pytest.mark.usefixtures("double_by_default")
+    def test_has_the_default_dtype(self, architecture):
+        assert architecture(1, 2, (16, 16), width=4)(torch.randn(2, 1, 16, 16)).dtype == torch.float64
 
     def test_refuses_a_width_of_0(self, architecture):
         with pytest.raises(ValueError, match="width must be 1 or more, found 0"):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from projunn_lightning.errors import ProjUNNError
 from projunn_lightning.functional import modrelu
 from projunn_lightning.nn import UnitaryRNN
 
@@ -119,7 +120,8 @@ def test_double_converts_complex_parameters():
 
 def test_repr_shows_sizes_and_options():
     assert repr(UnitaryRNN(3, 5)) == (
-        "UnitaryRNN(3, 5, num_layers=1, nonlinearity='modrelu', batch_first=True, dtype=torch.float32)"
+        "UnitaryRNN(3, 5, num_layers=1, nonlinearity='modrelu', batch_first=True, bidirectional=False, "
+        "dtype=torch.float32)"
     )
 
 
@@ -131,6 +133,7 @@ def test_repr_shows_sizes_and_options():
         ({"nonlinearity": "gelu"}, "unknown nonlinearity 'gelu', expected one of modrelu, relu, tanh, identity"),
         ({"bias": False}, "modReLU without its bias is the identity"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), found 1\.0"),
+        ({"dtype": torch.bfloat16}, "dtype must be float32, .* found torch.bfloat16: .* in half precision"),
     ],
     ids=str,
 )
@@ -162,7 +165,123 @@ def test_refuses_complex_numbers_in_a_real_module():
             rnn(*args)
 
 
-def test_refuses_packed_sequences():
-    packed = nn.utils.rnn.pack_sequence([torch.zeros(2, 3)])
-    with pytest.raises(TypeError, match="found PackedSequence; pad"):
-        UnitaryRNN(3, 5)(packed)
+def test_refuses_an_input_that_is_no_tensor():
+    with pytest.raises(ProjUNNError, match="UnitaryRNN takes a tensor or a packed sequence, found list"):
+        UnitaryRNN(3, 5)([[1.0, 2.0, 3.0]])
+
+
+class TestIsATorchRNN:
+    """The same calls give the same values."""
+
+    @pytest.fixture(params=[False, True], ids=["one direction", "bidirectional"])
+    def twins(self, request):
+        ours = randomised(UnitaryRNN(3, 5, 2, "tanh", bidirectional=request.param))
+        torchs = nn.RNN(3, 5, 2, "tanh", bidirectional=request.param, batch_first=True)
+        for name, weight in torchs.named_parameters():
+            weight.data.copy_(torch.zeros(5) if "bias_hh" in name else getattr(ours, name.replace("bias_ih", "bias")))
+        return ours, torchs
+
+    @pytest.mark.parametrize("shape", [(4, 7, 3), (7, 3)], ids=["batch", "one sequence"])
+    def test_for_tensors(self, twins, shape):
+        ours, torchs = twins
+        input, hx = torch.randn(shape), torch.randn(4 if ours.bidirectional else 2, *shape[:-2], 5)
+        torch.testing.assert_close(ours(input), torchs(input))
+        torch.testing.assert_close(ours(input, hx=hx), torchs(input, hx=hx))
+
+    @pytest.mark.parametrize("lengths", [[5, 3, 3, 1], [2, 5, 1, 4], [3, 3, 3], [1]], ids=str)
+    def test_for_packed_sequences(self, twins, lengths):
+        ours, torchs = twins
+        packed = nn.utils.rnn.pack_sequence([torch.randn(n, 3) for n in lengths], enforce_sorted=False)
+        hx = torch.randn(4 if ours.bidirectional else 2, len(lengths), 5)
+        for state in (None, hx):
+            found, expected = ours(packed, state), torchs(packed, state)
+            assert type(found[0]) is type(packed)
+            torch.testing.assert_close(found, expected)
+
+    def test_with_gradients_of_packed_sequences(self, twins):
+        sequences = [torch.randn(n, 3, requires_grad=True) for n in (2, 5, 1, 4)]
+        weights = [name for name, _ in twins[0].named_parameters()]
+        results = []
+        for rnn in twins:
+            output, final = rnn(nn.utils.rnn.pack_sequence(sequences, enforce_sorted=False))
+            own = weights if rnn is twins[0] else [name.replace("bias", "bias_ih") for name in weights]
+            wanted = [*sequences, *map(rnn.get_parameter, own)]
+            results.append(torch.autograd.grad(output.data.square().sum() + final.pow(3).sum(), wanted))
+        torch.testing.assert_close(*results)
+
+    def test_where_a_batch_is_sorted(self, twins):
+        ours, torchs = twins
+        packed = nn.utils.rnn.pack_sequence([torch.randn(n, 3) for n in (5, 3, 1)])
+        assert packed.sorted_indices is None
+        torch.testing.assert_close(ours(packed), torchs(packed))
+
+    def test_with_parameters_of_the_same_shapes(self, twins):
+        ours, torchs = ({name: w.shape for name, w in rnn.named_parameters() if "bias" not in name} for rnn in twins)
+        assert ours == torchs
+
+    def test_refuses_packed_sequences_that_do_not_fit(self):
+        packed = nn.utils.rnn.pack_sequence([torch.zeros(2, 4), torch.zeros(1, 4)])
+        with pytest.raises(ProjUNNError, match=r"\(\*, I\) in a packed sequence with I = 3 features, found \(3, 4\)"):
+            UnitaryRNN(3, 5)(packed)
+        with pytest.raises(ProjUNNError, match=r"state must have shape \(1, 2, 5\), found \(1, 3, 5\)"):
+            UnitaryRNN(4, 5)(packed, torch.zeros(1, 3, 5))
+        with pytest.raises(ProjUNNError, match="of a real UnitaryRNN must be real"):
+            UnitaryRNN(4, 5)(nn.utils.rnn.pack_sequence([torch.zeros(2, 4) + 0j]))
+
+
+def test_complex_packed_sequences_have_the_states_of_each_sequence_alone():
+    rnn = randomised(UnitaryRNN(3, 5, 2, bidirectional=True, dtype=torch.complex128))
+    sequences = [torch.randn(n, 3, dtype=torch.float64) for n in (2, 4, 3)]
+    packed, final = rnn(nn.utils.rnn.pack_sequence(sequences, enforce_sorted=False))
+    for number, (sequence, states) in enumerate(zip(sequences, nn.utils.rnn.unpack_sequence(packed), strict=True)):
+        torch.testing.assert_close((states, final[:, number]), rnn(sequence))
+
+
+def test_dropout_acts_on_packed_sequences():
+    rnn = UnitaryRNN(3, 20, num_layers=2, dropout=0.5)
+    packed = nn.utils.rnn.pack_sequence([torch.randn(5, 3), torch.randn(2, 3)])
+    assert not torch.equal(rnn(packed)[0].data, rnn(packed)[0].data)
+
+
+class TestConversions:
+    def test_keep_the_imaginary_parts(self):
+        """torch drops them in ``to(torch.float64)``."""
+        rnn = UnitaryRNN(3, 5, dtype=torch.complex64)
+        weight = rnn.weight_hh_l0.detach().clone()
+        rnn.to(torch.float64)
+        assert torch.equal(rnn.weight_hh_l0.detach(), weight.to(torch.complex128))
+        assert rnn.bias_l0.dtype == torch.float64
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+    def test_a_real_layer_computes_in_half_precision(self, dtype):
+        for nonlinearity in NONLINEARITIES:
+            rnn = randomised(UnitaryRNN(3, 8, 2, nonlinearity))
+            input = torch.randn(2, 6, 3)
+            expected = rnn(input)
+            found = rnn.to(dtype)(input.to(dtype))
+            assert found[0].dtype == found[1].dtype == dtype
+            torch.testing.assert_close([x.float() for x in found], list(expected), rtol=0.05, atol=0.1)
+
+    @pytest.mark.filterwarnings("ignore:Complex modules are a new feature")
+    @pytest.mark.parametrize(
+        ("dtype", "new", "message"),
+        [
+            (
+                torch.complex64,
+                torch.float16,
+                "a complex UnitaryRNN cannot compute in half precision, found torch.float16",
+            ),
+            (torch.complex64, torch.bfloat16, "cannot compute in half precision, found torch.bfloat16"),
+            (torch.complex64, torch.complex128, r"its real parameters would become complex: float\(\) and double\(\)"),
+            (torch.float32, torch.complex64, "a complex layer is made by the option dtype"),
+        ],
+        ids=str,
+    )
+    def test_that_cannot_work_are_refused_and_change_nothing(self, dtype, new, message):
+        rnn = UnitaryRNN(3, 5, dtype=dtype)
+        before = {name: (p.dtype, p.detach().clone()) for name, p in rnn.named_parameters()}
+        with pytest.raises(ProjUNNError, match=message):
+            rnn.to(new)
+        for name, parameter in rnn.named_parameters():
+            assert parameter.dtype == before[name][0]
+            assert torch.equal(parameter, before[name][1])

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from projunn_lightning import Projector
+from projunn_lightning.constraint import declared
+from projunn_lightning.errors import ProjUNNError
 from projunn_lightning.functional import unitarity_error
 from projunn_lightning.nn import OrthogonalConv2d
 
@@ -151,6 +153,50 @@ def test_double_converts_complex_parameters():
 def test_refuses_options_that_cannot_work(args, options, message):
     with pytest.raises(ValueError, match=message):
         OrthogonalConv2d(*args, **options)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64], ids=str)
+def test_is_made_on_the_meta_device_and_drawn_by_to_empty_and_reset_parameters(dtype):
+    layer = OrthogonalConv2d(2, 3, (5, 4), dtype=dtype, device="meta")
+    assert all(parameter.is_meta for parameter in layer.parameters())
+    layer.to_empty(device="cpu")
+    torch.manual_seed(5)
+    layer.reset_parameters()
+    torch.manual_seed(5)
+    twin = OrthogonalConv2d(2, 3, (5, 4), dtype=dtype)
+    x = torch.randn(1, 2, 5, 4)
+    assert torch.equal(layer(x), twin(x))
+    assert declared(layer) == declared(twin) != {}
+
+
+@pytest.mark.usefixtures("double_by_default")
+def test_has_the_default_dtype():
+    layer = OrthogonalConv2d(2, 3, (5, 4))
+    assert (layer.weight.dtype, layer.weight_real.dtype, layer.bias.dtype) == (torch.complex128, *2 * [torch.float64])
+    assert layer(torch.randn(1, 2, 5, 4)).dtype == torch.float64
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64], ids=str)
+def test_refuses_half_precision_and_is_unchanged_then(dtype):
+    layer = OrthogonalConv2d(2, 3, (5, 4), dtype=dtype)
+    x = torch.randn(1, 2, 5, 4)
+    expected = layer(x)
+    for convert in (layer.half, layer.bfloat16):
+        with pytest.raises(ProjUNNError, match="OrthogonalConv2d cannot compute in half precision, found torch"):
+            convert()
+    assert torch.equal(layer(x), expected)
+
+
+def test_to_another_precision_keeps_the_imaginary_parts():
+    """torch drops them in ``to(torch.float64)``."""
+    layer = OrthogonalConv2d(2, 3, (5, 4))
+    weight = layer.weight.detach().clone()
+    assert torch.equal(layer.to(torch.float64).weight.detach(), weight.to(torch.complex128))
+
+
+def test_haar_so_draws_the_determinant_1_at_the_self_conjugate_frequencies():
+    stacks = torch.cat([OrthogonalConv2d(3, 3, 4, init="haar_so").weight_real for _ in range(10)])
+    torch.testing.assert_close(torch.linalg.det(stacks), torch.ones(40))
 
 
 def test_refuses_an_input_of_another_size_and_names_both():

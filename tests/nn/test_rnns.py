@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
+from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 
 from projunn_lightning import Projector
 from projunn_lightning.constraint import declared
+from projunn_lightning.errors import ProjUNNError
 from projunn_lightning.functional import modrelu, unitarity_error
 from projunn_lightning.nn import RNNS, ElmanRNN, MappedRNN, RecurrentLayer, make_rnn
 
@@ -32,7 +34,7 @@ class ToyRNN(MappedRNN):
     """A recurrent layer with a single reflection.
 
     Args:
-        sizes: ``input_size, hidden_size, num_layers=1``.
+        sizes: ``input_size, hidden_size, num_layers=1, nonlinearity="modrelu"``.
         sign: 1 or -1.
         options: see :class:`~projunn_lightning.nn.ElmanRNN`.
     """
@@ -127,6 +129,51 @@ class TestEveryLayer:
         for key, value in rnn.state_dict().items():
             assert torch.equal(value, twin.state_dict()[key]), key
 
+    @pytest.mark.parametrize("where", ["device", "context"])
+    def test_is_made_on_the_meta_device_and_drawn_by_to_empty_and_reset_parameters(self, name, where):
+        if where == "device":
+            rnn = make_rnn(name, 3, 8, num_layers=2, device="meta")
+        else:
+            with torch.device("meta"):
+                rnn = make_rnn(name, 3, 8, num_layers=2)
+        assert all(tensor.is_meta for tensor in (*rnn.parameters(), *rnn.buffers()))
+        rnn.to_empty(device="cpu")
+        torch.manual_seed(5)
+        rnn.reset_parameters()
+        torch.manual_seed(5)
+        twin = make_rnn(name, 3, 8, num_layers=2)
+        input = torch.randn(2, 5, 3)
+        assert torch.equal(rnn(input)[0], twin(input)[0])
+        assert declared(rnn) == declared(twin)
+
+    @pytest.mark.usefixtures("double_by_default")
+    def test_has_the_default_dtype(self, name):
+        real = torch.float32 in LAYERS[name].dtypes
+        output, _ = make_rnn(name, 3, 4)(torch.randn(2, 5, 3))
+        assert output.dtype == (torch.float64 if real else torch.complex128)
+
+    def test_may_be_bidirectional(self, name):
+        rnn = make_rnn(name, 3, 8, num_layers=2, bidirectional=True)
+        output, state = rnn(torch.randn(5, 7, 3))
+        assert output.shape == (5, 7, 16)
+        final = of_lstm_or_of_others(state)[0]
+        assert final.shape == (4, 5, 8)
+        assert torch.equal(output[:, -1, :8], final[2])
+        assert torch.equal(output[:, 0, 8:], final[3])
+
+    def test_takes_packed_sequences(self, name):
+        rnn = make_rnn(name, 3, 8, num_layers=2, bidirectional=True).eval()
+        sequences = [torch.randn(n, 3) for n in (2, 5, 4)]
+        output, _ = rnn(pack_sequence(sequences, enforce_sorted=False))
+        for states, sequence in zip(unpack_sequence(output), sequences, strict=True):
+            torch.testing.assert_close(states, rnn(sequence)[0])
+
+    def test_is_called_as_torchs_layers_are(self, name):
+        rnn = make_rnn(name, 3, 4)
+        rnn.flatten_parameters()
+        state = rnn(torch.randn(2, 5, 3))[1]
+        rnn(input=torch.randn(2, 5, 3), hx=state)
+
     def test_can_be_pickled_unless_torch_forbids_it(self, name):
         """torch refuses to pickle its own parametrizations; the state dict of such a layer can be saved."""
         rnn = make_rnn(name, 3, 4)
@@ -183,6 +230,52 @@ class TestEveryLayerWithAUnitaryMatrix:
             assert unitarity_error(before) < 1e-6
             assert unitarity_error(weight) < 1e-5
             assert (weight - before).norm() > 0.01
+
+    def test_takes_the_nonlinearity_in_the_place_where_torchs_rnn_has_it(self, name, dtype):
+        assert LAYERS[name].kind(3, 4, 1, "relu", dtype=dtype).nonlinearity == "relu"
+
+    def test_computes_a_matrix_once_for_all_blocks_of_a_packed_sequence(self, name, dtype, monkeypatch):
+        rnn = make_rnn(name, 3, 4, num_layers=2, bidirectional=True, dtype=dtype)
+        computed = []
+        original = type(rnn).recurrent_weight
+        monkeypatch.setattr(
+            type(rnn), "recurrent_weight", lambda self, index: (computed.append(index), original(self, index))[1]
+        )
+        rnn(pack_sequence([torch.randn(n, 3) for n in (4, 2, 1)]))
+        assert computed == [0, 1, 2, 3]
+
+    def test_computes_in_half_precision_or_refuses_it(self, name, dtype):
+        rnn = make_rnn(name, 3, 4, dtype=dtype).eval()
+        input = torch.randn(2, 5, 3, dtype=torch.float64)
+        expected = rnn(input)[0]
+        if rnn.computes_in_half and not dtype.is_complex:
+            torch.testing.assert_close(rnn.half()(input.half())[0].double(), expected, rtol=0.01, atol=0.01)
+        else:
+            with pytest.raises(ProjUNNError, match=f"{type(rnn).__name__} cannot compute in half precision"):
+                rnn.half()
+            assert torch.equal(rnn(input)[0], expected)
+
+    def test_has_second_derivatives_and_transforms_of_torch_func(self, name, dtype):
+        rnn = make_rnn(name, 2, 4, dtype=dtype).eval()
+        nn.init.normal_(rnn.bias_l0, std=0.3)
+        input = torch.randn(3, 4, 2, dtype=torch.float64)
+
+        def energy(x):
+            output, state = rnn(x)
+            return rnn(x, state)[0].abs().pow(4).sum() + output.abs().pow(3).sum()
+
+        x = input.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(energy(x), x, create_graph=True)
+        torch.testing.assert_close(torch.func.grad(energy)(input), gradient)
+        torch.testing.assert_close(torch.autograd.grad(energy(x), x)[0], gradient)
+        (second,) = torch.autograd.grad(gradient.square().sum(), x)
+        expected = torch.func.grad(lambda x: torch.func.grad(energy)(x).square().sum())(input)
+        torch.testing.assert_close(second, expected)
+        assert expected.abs().max() > 0
+        sample_gradients = torch.func.vmap(torch.func.grad(lambda x: rnn(x)[0].abs().pow(2).sum()))(input)
+        whole = input.clone().requires_grad_()
+        rnn(whole)[0].abs().pow(2).sum().backward()
+        torch.testing.assert_close(sample_gradients, whole.grad)
 
     def test_is_the_recurrence_with_its_matrix(self, name, dtype):
         rnn = make_rnn(name, 3, 4, dtype=dtype).eval()
@@ -251,7 +344,7 @@ class TestMakeRNN:
         ("name", "options", "message"),
         [
             ("gru2", {}, "unknown recurrent layer 'gru2', expected one of projunn, rnn"),
-            ("projunn", {"capacity": 2}, "'projunn' has no option 'capacity'; its options are init, nonlinearity"),
+            ("projunn", {"capacity": 2}, "'projunn' has no option 'capacity'; its options are nonlinearity, init"),
             ("rgd", {"period": 2}, "'rgd' has no option 'period'; its options are init"),
             ("eunn", {"init": "haar"}, "'eunn' has no option 'init'; its options are capacity"),
             ("lstm", {"nonlinearity": "relu"}, "'lstm' has no option 'nonlinearity'; its options are bias"),

@@ -41,9 +41,29 @@ def test_can_be_copied_and_pickled():
     [({"init": "xavier"}, "unknown init 'xavier'"), ({"dtype": torch.float16}, "half precision")],
     ids=str,
 )
-def test_refuses_inits_and_dtypes_that_cannot_work(options, message):
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_refuses_inits_and_dtypes_that_cannot_work(options, message, device):
     with pytest.raises(ValueError, match=message):
-        UnitaryRNN(3, 5, **options)
+        UnitaryRNN(3, 5, **options, device=device)
+
+
+def test_declares_the_weights_of_both_directions():
+    rnn = UnitaryRNN(3, 6, 2, bidirectional=True)
+    assert list(Projector(rnn).constraints) == [
+        "weight_hh_l0",
+        "weight_hh_l0_reverse",
+        "weight_hh_l1",
+        "weight_hh_l1_reverse",
+    ]
+    assert all(unitarity_error(rnn.get_parameter(name)) < 1e-6 for name in Projector(rnn).constraints)
+
+
+def test_a_layer_made_on_the_meta_device_is_declared_when_a_state_dict_gives_it_values():
+    rnn, trained = UnitaryRNN(3, 5, device="meta"), UnitaryRNN(3, 5)
+    rnn.load_state_dict(trained.state_dict(), assign=True)
+    assert list(Projector(rnn).constraints) == ["weight_hh_l0"]
+    input = torch.randn(2, 4, 3)
+    assert torch.equal(rnn(input)[0], trained(input)[0])
 
 
 def test_refuses_an_option_that_it_does_not_have():

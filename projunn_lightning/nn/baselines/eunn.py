@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from projunn_lightning.errors import ProjUNNError, at_least
+from projunn_lightning.nn._precision import layer_dtype
 from projunn_lightning.nn.mapped_rnn import MappedRNN
 
 
@@ -16,14 +17,14 @@ class EUNN(MappedRNN):
     """The tunable EUNN: each layer of rotations pairs neighbouring coordinates.
 
     Args:
-        sizes: ``input_size, hidden_size, num_layers=1``.
+        sizes: ``input_size, hidden_size, num_layers=1, nonlinearity="modrelu"``.
         capacity: the number of layers of rotations; N if None, which reaches every unitary matrix.
         options: see :class:`~projunn_lightning.nn.ElmanRNN`.
 
     Source: Jing et al. 2017, "Tunable efficient unitary neural networks (EUNN)", arXiv 1612.05231.
     """
 
-    def __init__(self, *sizes: int, capacity: int | None = None, **options: Any) -> None:
+    def __init__(self, *sizes: Any, capacity: int | None = None, **options: Any) -> None:
         make_map = partial(GivensLayers.tunable, capacity=capacity)
         super().__init__(make_map, *sizes, **options)
 
@@ -32,13 +33,13 @@ class FFTEUNN(MappedRNN):
     """The FFT-style EUNN: log2 N layers of rotations pair coordinates at the distances N/2, N/4, .., 1.
 
     Args:
-        sizes: ``input_size, hidden_size, num_layers=1``.
+        sizes: ``input_size, hidden_size, num_layers=1, nonlinearity="modrelu"``.
         options: see :class:`~projunn_lightning.nn.ElmanRNN`.
 
     Source: Jing et al. 2017, arXiv 1612.05231.
     """
 
-    def __init__(self, *sizes: int, **options: Any) -> None:
+    def __init__(self, *sizes: Any, **options: Any) -> None:
         super().__init__(GivensLayers.fft, *sizes, **options)
 
 
@@ -51,7 +52,7 @@ class GivensLayers(nn.Module):
     Args:
         size: N, 2 or more.
         layers: the pairs of coordinates that each layer rotates, from F_1 to F_L.
-        dtype: the dtype of the matrix, real or complex.
+        dtype: the dtype of the matrix, real or complex; complex in torch's default precision if None.
         device: the device of the parameters.
 
     Parameters: ``theta`` (and ``phi``), one entry a rotation, and ``omega`` ``(N)``, the angles of D; all of them are
@@ -70,7 +71,7 @@ class GivensLayers(nn.Module):
         size: int,
         layers: list[list[tuple[int, int]]],
         *,
-        dtype: torch.dtype = torch.complex64,
+        dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
@@ -87,6 +88,7 @@ class GivensLayers(nn.Module):
                 rotation[number, first] = rotation[number, second] = count
                 sign[number, first], sign[number, second] = -1, 1
                 count += 1
+        dtype = layer_dtype(dtype, complex=True)
         real = dtype.to_real()
         self.register_buffer("partners", partners.to(device), persistent=False)
         self.register_buffer("rotation", rotation.to(device), persistent=False)

@@ -13,6 +13,7 @@ from torch.nn.utils import parametrizations
 from projunn_lightning.constraint import Stack, initialise_
 from projunn_lightning.errors import ProjUNNError, at_least, one_of
 from projunn_lightning.functional import INITS, InitName, newton_schulz
+from projunn_lightning.nn._precision import layer_dtype
 from projunn_lightning.nn.mapped_rnn import MappedRNN
 
 
@@ -20,14 +21,14 @@ class ExpRNN(MappedRNN):
     """expRNN: the exponential of a skew-Hermitian matrix.
 
     Args:
-        sizes: ``input_size, hidden_size, num_layers=1``.
+        sizes: ``input_size, hidden_size, num_layers=1, nonlinearity="modrelu"``.
         init: the initialisation of the matrix: ``"henaff"``, ``"cayley"`` or ``"identity"``.
         options: see :class:`~projunn_lightning.nn.ElmanRNN`.
 
     Source: Lezcano-Casado and Martinez-Rubio 2019, "Cheap orthogonal constraints in neural networks", arXiv 1901.08428.
     """
 
-    def __init__(self, *sizes: int, init: InitName = "henaff", **options: Any) -> None:
+    def __init__(self, *sizes: Any, init: InitName = "henaff", **options: Any) -> None:
         make_map = partial(SkewMap, function="matrix_exp", base="identity", init=init)
         super().__init__(make_map, *sizes, **options)
 
@@ -36,15 +37,16 @@ class DTriv(MappedRNN):
     """dtriv: the exponential of a skew-Hermitian matrix around a base that moves (dynamic trivialisation).
 
     Args:
-        sizes: ``input_size, hidden_size, num_layers=1``.
+        sizes: ``input_size, hidden_size, num_layers=1, nonlinearity="modrelu"``.
         period: the number of training steps between two moves of the base.
-        init: the initialisation of the matrix, see :mod:`projunn_lightning.functional.init`.
+        init: the initialisation of the matrix, see :mod:`projunn_lightning.functional.init`. It chooses the determinant
+            of a real matrix, 1 or -1, which training cannot change.
         options: see :class:`~projunn_lightning.nn.ElmanRNN`.
 
     Source: Lezcano-Casado 2019, "Trivializations for gradient-based optimization on manifolds", arXiv 1909.09501.
     """
 
-    def __init__(self, *sizes: int, period: int = 100, init: InitName = "henaff", **options: Any) -> None:
+    def __init__(self, *sizes: Any, period: int = 100, init: InitName = "henaff", **options: Any) -> None:
         make_map = partial(SkewMap, function="matrix_exp", base="moving", period=period, init=init)
         super().__init__(make_map, *sizes, **options)
 
@@ -53,7 +55,7 @@ class ScoRNN(MappedRNN):
     """scoRNN: the scaled Cayley transform of a skew-Hermitian matrix.
 
     Args:
-        sizes: ``input_size, hidden_size, num_layers=1``.
+        sizes: ``input_size, hidden_size, num_layers=1, nonlinearity="modrelu"``.
         init: the initialisation of the matrix, up to its signs: ``"henaff"``, ``"cayley"`` or ``"identity"``.
         options: see :class:`~projunn_lightning.nn.ElmanRNN`.
 
@@ -61,7 +63,7 @@ class ScoRNN(MappedRNN):
     arXiv 1707.09520.
     """
 
-    def __init__(self, *sizes: int, init: InitName = "henaff", **options: Any) -> None:
+    def __init__(self, *sizes: Any, init: InitName = "henaff", **options: Any) -> None:
         make_map = partial(SkewMap, function="cayley", base="signs", init=init)
         super().__init__(make_map, *sizes, **options)
 
@@ -73,14 +75,15 @@ class RGD(MappedRNN):
     entries, because torch's parametrization doubles it.
 
     Args:
-        sizes: ``input_size, hidden_size, num_layers=1``.
-        init: the initialisation of the matrix, see :mod:`projunn_lightning.functional.init`.
+        sizes: ``input_size, hidden_size, num_layers=1, nonlinearity="modrelu"``.
+        init: the initialisation of the matrix, see :mod:`projunn_lightning.functional.init`. It chooses the determinant
+            of a real matrix, 1 or -1, which training cannot change.
         options: see :class:`~projunn_lightning.nn.ElmanRNN`.
 
     Source: Wisdom et al. 2016, "Full-capacity unitary recurrent neural networks", arXiv 1611.00035.
     """
 
-    def __init__(self, *sizes: int, init: InitName = "henaff", **options: Any) -> None:
+    def __init__(self, *sizes: Any, init: InitName = "henaff", **options: Any) -> None:
         make_map = partial(SkewMap, function="cayley", base="moving", period=1, init=init)
         super().__init__(make_map, *sizes, **options)
 
@@ -100,7 +103,7 @@ class SkewMap(nn.Module):
         period: the number of forward passes between two moves of a ``"moving"`` base.
         init: the initialisation of the matrix: ``"henaff"``, ``"cayley"`` or ``"identity"``; with a ``"moving"`` base
             also any other of :mod:`projunn_lightning.functional.init`.
-        dtype: the dtype of the matrix, real or complex.
+        dtype: the dtype of the matrix, real or complex; torch's default dtype if None.
         device: the device of the parameters.
 
     Parameters: ``matrix.parametrizations.weight.original`` ``(N, N)``. A depends on its lower triangle only, so that
@@ -121,10 +124,11 @@ class SkewMap(nn.Module):
         *,
         period: int = 1,
         init: InitName = "henaff",
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
+        dtype = layer_dtype(dtype)
         at_least(1, period=period)
         one_of("init", init, INITS)
         self.base = base

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from projunn_lightning.errors import ProjUNNError
+from projunn_lightning.nn._precision import layer_dtype
 from projunn_lightning.nn.mapped_rnn import MappedRNN
 
 
@@ -16,15 +17,16 @@ class ORNN(MappedRNN):
     """oRNN: a product of Householder reflections.
 
     Args:
-        sizes: ``input_size, hidden_size, num_layers=1``.
-        reflections: the number of reflections, from 1 to N; N if None.
+        sizes: ``input_size, hidden_size, num_layers=1, nonlinearity="modrelu"``.
+        reflections: the number of reflections, from 1 to N; N if None. The determinant of a real matrix is 1 if it is
+            even, and -1 if it is odd.
         options: see :class:`~projunn_lightning.nn.ElmanRNN`.
 
     Source: Mhammedi et al. 2017, "Efficient orthogonal parametrisation of recurrent neural networks using Householder
     reflections", arXiv 1612.00188.
     """
 
-    def __init__(self, *sizes: int, reflections: int | None = None, **options: Any) -> None:
+    def __init__(self, *sizes: Any, reflections: int | None = None, **options: Any) -> None:
         make_map = partial(Householder, reflections=reflections)
         super().__init__(make_map, *sizes, **options)
 
@@ -38,7 +40,7 @@ class Householder(nn.Module):
     Args:
         size: N.
         reflections: m, from 1 to N; N if None.
-        dtype: the dtype of the matrix, real or complex.
+        dtype: the dtype of the matrix, real or complex; torch's default dtype if None.
         device: the device of the parameters.
 
     Parameters: ``entries`` ``(m (2 N - m + 1) / 2)``, the entries of V that are not fixed at zero; normal at the start.
@@ -54,10 +56,11 @@ class Householder(nn.Module):
         size: int,
         reflections: int | None = None,
         *,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
+        dtype = layer_dtype(dtype)
         m = size if reflections is None else reflections
         if not 1 <= m <= size:
             raise ProjUNNError(f"reflections must be from 1 to hidden_size = {size}, found {m}")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from projunn_lightning.errors import ProjUNNError
+from projunn_lightning.nn._precision import layer_dtype
 from projunn_lightning.nn.mapped_rnn import MappedRNN
 
 
@@ -15,13 +16,13 @@ class URNN(MappedRNN):
     """uRNN: phases, reflections and Fourier transforms; complex.
 
     Args:
-        sizes: ``input_size, hidden_size, num_layers=1``.
+        sizes: ``input_size, hidden_size, num_layers=1, nonlinearity="modrelu"``.
         options: see :class:`~projunn_lightning.nn.ElmanRNN`; ``dtype`` must be complex.
 
     Source: Arjovsky, Shah and Bengio 2016, "Unitary evolution recurrent neural networks", arXiv 1511.06464.
     """
 
-    def __init__(self, *sizes: int, **options: Any) -> None:
+    def __init__(self, *sizes: Any, **options: Any) -> None:
         super().__init__(PhasesReflectionsFourier, *sizes, **options)
 
 
@@ -33,7 +34,7 @@ class PhasesReflectionsFourier(nn.Module):
 
     Args:
         size: N.
-        dtype: the dtype of the matrix, which must be complex.
+        dtype: the dtype of the matrix, which must be complex; complex in torch's default precision if None.
         device: the device of the parameters.
 
     Parameters: ``phases`` ``(3, N)``, uniform in [-pi, pi) at the start, and ``reflections`` ``(2, N)``, complex, with
@@ -48,9 +49,10 @@ class PhasesReflectionsFourier(nn.Module):
     permutation: Tensor
 
     def __init__(
-        self, size: int, *, dtype: torch.dtype = torch.complex64, device: torch.device | str | None = None
+        self, size: int, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
     ) -> None:
         super().__init__()
+        dtype = layer_dtype(dtype, complex=True)
         if not dtype.is_complex:
             raise ProjUNNError(f"the matrix of the uRNN is unitary and needs a complex dtype, found {dtype}")
         angles = torch.empty(3, size, dtype=dtype.to_real(), device=device).uniform_(-torch.pi, torch.pi)
