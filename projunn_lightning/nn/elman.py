@@ -177,7 +177,7 @@ class ElmanRNN(nn.Module, ABC):
 
     def _run_packed(self, input: PackedSequence, hx: Tensor | None) -> tuple[PackedSequence, Tensor]:
         self._check_features(input.data, 2, "(*, I) in a packed sequence")
-        self._check_state(hx, input.data, (int(input.batch_sizes[0]),))
+        self._check_state(hx, (int(input.batch_sizes[0]),))
         if hx is not None and input.sorted_indices is not None:
             hx = hx.index_select(1, input.sorted_indices)
         blocks, final = self._run(unpack(input), hx)
@@ -214,11 +214,11 @@ class ElmanRNN(nn.Module, ABC):
 
     def _recurrence(self, index: int) -> Run:
         """The recurrence of a layer and a direction. Its recurrent matrix is computed here, once for all blocks."""
-        name = self._suffixes[index]
+        suffix = self._suffixes[index]
         weights = {
-            "weight_ih": getattr(self, f"weight_ih_{name}"),
+            "weight_ih": getattr(self, f"weight_ih_{suffix}"),
             "weight_hh": self.recurrent_weight(index),
-            "bias": getattr(self, f"bias_{name}") if self.bias else None,
+            "bias": getattr(self, f"bias_{suffix}") if self.bias else None,
         }
         return partial(recurrence, **weights, nonlinearity=self.nonlinearity)
 
@@ -234,21 +234,26 @@ class ElmanRNN(nn.Module, ABC):
         self._check_features(input, 3 if input.ndim == 3 else 2, f"{order} or (T, I)")
         if input.shape[-2 if input.ndim == 2 or self.batch_first else 0] == 0:
             raise ProjUNNError(f"input must have at least one time step, found {tuple(input.shape)}")
-        self._check_state(hx, input, () if input.ndim == 2 else (input.shape[0 if self.batch_first else 1],))
+        self._check_state(hx, () if input.ndim == 2 else (input.shape[0 if self.batch_first else 1],))
 
     def _check_features(self, input: Tensor, ndim: int, shape: str) -> None:
         if input.ndim != ndim or input.shape[-1] != self.input_size:
             raise ProjUNNError(f"input must be {shape} with I = {self.input_size} features, found {tuple(input.shape)}")
+        self._check_real(input)
 
-    def _check_state(self, hx: Tensor | None, input: Tensor, batch: tuple[int, ...]) -> None:
-        if not self.weight_ih_l0.is_complex() and (input.is_complex() or (hx is not None and hx.is_complex())):
-            name = type(self).__name__
-            raise ProjUNNError(
-                f"input and state of a real {name} must be real; give it a complex dtype for complex ones"
-            )
+    def _check_state(self, hx: Tensor | None, batch: tuple[int, ...]) -> None:
+        if hx is None:
+            return
         expected = (len(self._suffixes), *batch, self.hidden_size)
-        if hx is not None and hx.shape != expected:
+        if hx.shape != expected:
             raise ProjUNNError(f"the initial state must have shape {expected}, found {tuple(hx.shape)}")
+        self._check_real(hx)
+
+    def _check_real(self, tensor: Tensor) -> None:
+        if tensor.is_complex() and not self.weight_ih_l0.is_complex():
+            raise ProjUNNError(
+                f"input and state of a real {type(self).__name__} must be real; give it a complex dtype for complex ones"
+            )
 
     def extra_repr(self) -> str:
         return (
