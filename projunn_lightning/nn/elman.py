@@ -251,8 +251,9 @@ class ElmanRNN(nn.Module, ABC):
 
     def _check_real(self, tensor: Tensor) -> None:
         if tensor.is_complex() and not self.weight_ih_l0.is_complex():
+            name = type(self).__name__
             raise ProjUNNError(
-                f"input and state of a real {type(self).__name__} must be real; give it a complex dtype for complex ones"
+                f"input and state of a real {name} must be real; give it a complex dtype for complex ones"
             )
 
     def extra_repr(self) -> str:
