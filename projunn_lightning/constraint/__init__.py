@@ -10,7 +10,7 @@ from projunn_lightning.constraint.check import (
 )
 from projunn_lightning.constraint.convert import from_parametrized
 from projunn_lightning.constraint.declare import Init, initialise_, orthogonal
-from projunn_lightning.constraint.known import as_chunks
+from projunn_lightning.constraint.known import as_chunks, constraint_on
 from projunn_lightning.constraint.record import Chunks, Constraint, Stack, declared, remember
 from projunn_lightning.constraint.select import left_out, matching, select
 
@@ -23,6 +23,7 @@ __all__ = [
     "as_chunks",
     "check",
     "check_finite",
+    "constraint_on",
     "declared",
     "from_parametrized",
     "initialise_",

@@ -37,8 +37,9 @@ def orthogonal(
     Args:
         module: the module that has the parameter. It may be compiled by ``torch.compile``.
         name: the name of the parameter in the module, such as ``"weight"`` or ``"encoder.weight_hh_l0"``.
-        init: ``"polar"`` for the nearest unitary matrix to the present values; or ``"haar"``, ``"identity"``,
-            ``"henaff"`` or ``"cayley"``, see :mod:`projunn_lightning.functional.init`.
+        init: ``"polar"`` for the nearest unitary matrix to the present values; or ``"haar"``, ``"haar_so"``,
+            ``"identity"``, ``"henaff"`` or ``"cayley"``, see :mod:`projunn_lightning.functional.init`. Training keeps
+            the determinant of a real square weight, 1 or -1, because no path leads from one to the other.
         chunks: the matrices that are stacked along dim 0: their number, such as 3 for a fused projection to queries,
             keys and values, or the number of heads; or a list of the number of rows of each, such as
             ``[512, 128, 128]``. The stacked weights of torch's own modules need no ``chunks``: there is one matrix for

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from projunn_lightning.constraint import Constraint, Init, orthogonal, remember
+from projunn_lightning.constraint import Init, constraint_on, orthogonal, remember
 
 
 def declare(module: nn.Module, name: str, init: Init) -> None:
@@ -14,6 +14,6 @@ def declare(module: nn.Module, name: str, init: Init) -> None:
     ``load_state_dict(..., assign=True)``.
     """
     if module.get_parameter(name).is_meta:
-        remember(module, name, Constraint.on(module))
+        remember(module, name, constraint_on(module, name))
     else:
         orthogonal(module, name, init=init)
