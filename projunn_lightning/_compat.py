@@ -74,6 +74,15 @@ def plain_name(name: str) -> str:
     return name.replace(f"{_COMPILED}.", "")
 
 
+def has_hooks_on_inputs(module: nn.Module) -> bool:
+    """Whether a module has hooks that see its inputs, or their gradients, after the hooks before its forward pass.
+
+    torch keeps them in ``_forward_hooks``, ``_backward_hooks`` and ``_backward_pre_hooks``; they can only be added
+    publicly.
+    """
+    return bool(module._forward_hooks or module._backward_hooks or module._backward_pre_hooks)
+
+
 # ---- jsonargparse ----
 
 
@@ -166,11 +175,22 @@ def changes_its_state_dict(model: LightningModule) -> bool:
 
 
 def logs_now(trainer: Trainer) -> bool:
-    """``Trainer._logger_connector.should_update_logs``: whether the trainer logs at this step.
+    """Whether the trainer logs after this training batch.
 
-    Lightning's own monitors ask the same; ``log_every_n_steps`` alone does not tell which step it is counted from.
+    ``Trainer._logger_connector.should_update_logs`` counts the steps, and is true for all batches whose gradients are
+    accumulated for one step. Lightning logs after the last of them, which ``_should_accumulate`` tells it.
     """
-    return bool(trainer._logger_connector.should_update_logs)
+    accumulating = trainer.lightning_module.automatic_optimization and trainer.fit_loop._should_accumulate()
+    return bool(trainer._logger_connector.should_update_logs) and not accumulating
+
+
+def logged_step(trainer: Trainer) -> int:
+    """``_FitLoop.epoch_loop._batches_that_stepped``: the step under which Lightning logs the present training batch.
+
+    Lightning's own monitors use it. ``Trainer.global_step``, the nearest public name, counts the steps of all
+    optimizers.
+    """
+    return trainer.fit_loop.epoch_loop._batches_that_stepped
 
 
 def fast_dev_run(trainer: Trainer) -> bool:

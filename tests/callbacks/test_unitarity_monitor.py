@@ -1,3 +1,4 @@
+import csv
 import math
 import time
 
@@ -171,3 +172,111 @@ class TestCost:
         fit(model, method)
         assert not model.rnn._forward_pre_hooks
         assert method.projector.on_update is None
+
+    @pytest.mark.parametrize("end", ["an exception", "the end of a run whose last epoch was skipped"])
+    def test_leaves_no_hooks_after(self, end):
+        class Ends(Recurrent):
+            def on_train_batch_start(self, batch, batch_idx):
+                return -1 if end != "an exception" else None
+
+            def training_step(self, batch, batch_idx):
+                raise KeyError
+
+        model, method = Ends(nn.RNN(3, 4, batch_first=True)), ProjUNN()
+        try:
+            fit(model, method, steps=1, max_epochs=1)
+        except KeyError:
+            assert end == "an exception"
+        assert not model.rnn._forward_pre_hooks
+        assert method.projector.on_update is None
+
+
+class TestBelongsToItsStep:
+    """Each value is logged once, at the step at which it was taken."""
+
+    def logged(self, folder, name, **options):
+        """The steps at which a number was logged."""
+
+        class Both(Recurrent):
+            def training_step(self, batch, batch_idx):
+                return super().training_step(batch, batch_idx) + self.layer.weight[0, 1]
+
+        options = {"log_every_n_steps": 1, "logger": CSVLogger(folder), **options}
+        fit(Both(nn.RNN(3, 4, batch_first=True)), ProjUNN(), **options)
+        with next(folder.rglob("metrics.csv")).open() as file:
+            return [int(row["step"]) for row in csv.DictReader(file) if row.get(name)]
+
+    NAMES = ("unitarity_error/layer.weight", "energy_kept/layer.weight", "gradient_norm/rnn/first")
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_a_measurement_that_is_not_repeated_for_a_while(self, tmp_path, monkeypatch, name):
+        monkeypatch.setattr("projunn_lightning.callbacks.unitarity_monitor.SHARE", 0.0)
+        assert self.logged(tmp_path, name, steps=8) == [0]
+
+    @pytest.mark.filterwarnings("ignore:The number of training batches")
+    @pytest.mark.parametrize("name", NAMES)
+    def test_in_every_epoch(self, tmp_path, monkeypatch, name):
+        monkeypatch.setattr("projunn_lightning.callbacks.unitarity_monitor.SHARE", 1e9)
+        assert self.logged(tmp_path, name, steps=6, limit_train_batches=2, log_every_n_steps=3) == [2, 5]
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_once_for_the_batches_whose_gradients_are_accumulated(self, tmp_path, monkeypatch, name):
+        monkeypatch.setattr("projunn_lightning.callbacks.unitarity_monitor.SHARE", 1e9)
+        assert self.logged(tmp_path, name, steps=3, accumulate_grad_batches=2) == [0, 1, 2]
+
+    def test_the_pictures_too(self, tmp_path):
+        class TwoSteps(Given):
+            def __init__(self):
+                super().__init__(torch.eye(4))
+                self.automatic_optimization = False
+
+            def training_step(self, batch, batch_idx):
+                for _ in range(2):
+                    super().training_step(batch, batch_idx).backward()
+                    self.optimizers().step()
+
+        fit(TwoSteps(), ProjUNN(), steps=8, logger=TensorBoardLogger(tmp_path), log_every_n_steps=3)
+        board = EventAccumulator(str(next(tmp_path.rglob("events*")))).Reload()
+        assert (
+            board.Images("eigenvalues/layer.weight")[0].step == board.Scalars("energy_kept/layer.weight")[0].step == 2
+        )
+
+
+class TestNeverStopsTheRun:
+    @pytest.mark.parametrize("value", [math.nan, math.inf, 0.0, 1e30], ids=str)
+    def test_by_the_pictures_of_a_weight_that_is_not_unitary(self, tmp_path, value):
+        model = Recurrent(nn.RNN(3, 4, batch_first=True))
+        nn.init.constant_(model.layer.weight, value)
+        nn.init.constant_(model.rnn.weight_hh_l0, value)
+        assert "unitarity_error/layer.weight" in fit(model, logger=TensorBoardLogger(tmp_path))
+
+    def test_by_a_gradient_of_zero(self, tmp_path):
+        class Zero(Recurrent):
+            def training_step(self, batch, batch_idx):
+                return 0 * super().training_step(batch, batch_idx)
+
+        logged = fit(Zero(nn.RNN(3, 4, batch_first=True)), ProjUNN(), logger=TensorBoardLogger(tmp_path))
+        assert logged["gradient_norm/rnn/first"] == 0
+
+    def test_by_weights_in_half_precision(self, tmp_path):
+        model = Given(torch.eye(4)).bfloat16()
+        assert "unitarity_error/layer.weight" in fit(model, logger=TensorBoardLogger(tmp_path))
+
+    @pytest.mark.parametrize(
+        ("of", "what"),
+        [
+            ("projunn_lightning.callbacks.unitarity_monitor.unitarity_errors", "numbers"),
+            ("projunn_lightning.functional.Update.energy", "numbers"),
+            ("torch.linalg.eigvals", "pictures"),
+            ("projunn_lightning.callbacks.unitarity_monitor.draw_once", "pictures"),
+            ("projunn_lightning.callbacks._input_gradients._is_sequence", "the gradient at the input of rnn"),
+        ],
+    )
+    def test_but_it_warns_of_an_error_of_a_measurement(self, tmp_path, monkeypatch, of, what):
+        def fails(*_, **__):
+            raise KeyError("broken")
+
+        monkeypatch.setattr(of, fails)
+        model = Recurrent(nn.RNN(3, 4, batch_first=True))
+        with pytest.warns(UserWarning, match=f"UnitarityMonitor could not measure {what}, and the training goes on"):
+            fit(model, ProjUNN(), steps=1, logger=TensorBoardLogger(tmp_path))
