@@ -33,9 +33,9 @@ class InputGradients:
     a packed sequence, without gradients, in compiled code or in a transform of ``torch.func``. If a layer is called
     several times, the gradient that the backward pass reaches last counts, which is usually that of the first call.
 
-    An input that requires no gradient is replaced by an alias that does, but only where nobody can notice it: in a layer
-    that is trained, whose forward pass is the one of torch or of this package, and whose inputs no other hook sees. All
-    other inputs stay as they are, and are measured if they require a gradient.
+    An input that requires no gradient is replaced by an alias that does, but only where nobody can notice it: in a
+    layer that is trained, whose forward pass is the one of torch or of this package, and whose inputs no other hook
+    sees. All other inputs stay as they are, and are measured if they require a gradient.
 
     Attributes:
         norms: the norm over the batch and the features at each time step, ``(T,)``, by the name of the layer.
