@@ -33,10 +33,10 @@ from rich.console import Console
 from projunn_lightning import data, models  # noqa: F401  # a config names their classes without the modules
 from projunn_lightning._compat import set_subcommand_help, subcommands, trainer_callbacks, wrap_instantiators
 from projunn_lightning.callbacks import PredictionWriter, ProjUNN, RNGState, UnitarityMonitor
-from projunn_lightning.cli.checkpoint import REMEDY, check_fits, read_checkpoint
+from projunn_lightning.cli.checkpoint import REMEDY, Resumed, check_fits, read_checkpoint
 from projunn_lightning.cli.configs import ConfigFile
 from projunn_lightning.cli.help import Parser, arrange, parser_options
-from projunn_lightning.cli.making import make_optimizers, making
+from projunn_lightning.cli.making import make_optimizer, make_optimizers, making
 from projunn_lightning.errors import ConfigError, ProjUNNError
 
 
@@ -108,8 +108,8 @@ class ProjUNNCLI(LightningCLI):
 
     def __init__(self, *args: Any, commands: Mapping[str, Command] | None = None, **options: Any) -> None:
         self.commands = commands or {}
-        self._checkpoint: dict[str, Any] | None = None
         self._refusal: ProjUNNError | None = None
+        self._resumed: Resumed | None = None
         super().__init__(*args, **options)
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
@@ -142,6 +142,7 @@ class ProjUNNCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         super().parse_arguments(parser, args)
+        self._arguments = args
         name = self.config.get("subcommand")
         if name in self._other_commands:
             raise ConfigError(f"{name} must be the first argument: projunn {name} --help")
@@ -153,11 +154,18 @@ class ProjUNNCLI(LightningCLI):
         """The part of a config that holds the options of the chosen subcommand, or all of it without subcommands."""
         return config[config["subcommand"]] if "subcommand" in config else config
 
+    @functools.cached_property
+    def _given(self) -> Namespace:
+        """The options that the user has set, in a config or on the command line, without the defaults."""
+        args = self._arguments
+        parse = self.parser.parse_object if isinstance(args, dict | Namespace) else self.parser.parse_args
+        return self._options(parse(args, defaults=False))
+
     def _parse_ckpt_path(self) -> None:
         """Check the checkpoint, and configure the model as in the checkpoint if that names the model's class.
 
-        LightningCLI's method does the latter. It also takes the hyperparameters of a checkpoint that Python code has
-        written, which do not name the class, and fails.
+        The options that the user has set stay as they are. LightningCLI's method would replace them. It also takes the
+        hyperparameters of a checkpoint that Python code has written, which do not name the class, and fails.
         """
         options = self._options(self.config)
         path = options.get("ckpt_path")
@@ -165,9 +173,12 @@ class ProjUNNCLI(LightningCLI):
             raise ConfigError(f"predict needs a trained model, and ckpt_path is not set; {REMEDY}")
         if not path or options.get("weights_only") is False:
             return
-        self._checkpoint = read_checkpoint(path)
-        if self._checkpoint is not None and "_class_path" in (self._checkpoint.get("hyper_parameters") or {}):
-            super()._parse_ckpt_path()
+        checkpoint = read_checkpoint(path)
+        if checkpoint is None:
+            return
+        self._resumed = Resumed(checkpoint, path)
+        if others := self._resumed.hyperparameters(self._given["model"]):
+            self.config = self.parser.parse_object({self.config["subcommand"]: {"model": others}}, self.config)
 
     def _set_seed(self) -> None:
         with making("seed_everything"):
@@ -199,11 +210,12 @@ class ProjUNNCLI(LightningCLI):
                 raise
             # jsonargparse has put the text of this error into one of its own, among those of other types in a Union.
             raise self._refusal from self._refusal.__cause__
-        if self._checkpoint is not None:
-            path = self._options(self.config)["ckpt_path"]
-            check_fits(self._checkpoint, path, self.model)
-            if self.subcommand == "fit" and "optimizer_states" not in self._checkpoint:
-                raise ConfigError(f"ckpt_path {path} holds the weights only, and fit goes on from a whole checkpoint")
+        if self._resumed is not None:
+            check_fits(self._resumed.checkpoint, self._resumed.path, self.model, self._resumed.differing)
+            if self.subcommand == "fit":
+                configured = self._options(self.config_init)["optimizer"]
+                optimizer = make_optimizer(self.model, configured) if configured else None
+                self._resumed.check_training(self._given, optimizer)
 
     def _add_configure_optimizers_method_to_model(self, subcommand: str | None) -> None:
         """Give the model the optimizer and the scheduler of the config.
@@ -241,6 +253,8 @@ class ProjUNNCLI(LightningCLI):
         if any(isinstance(callback, BasePredictionWriter) for callback in chosen):
             callbacks.remove(self._options(self.config_init)["predictions"])
         callbacks.insert(0, RNGState())
+        if self._resumed is not None:
+            callbacks.insert(0, self._resumed)
         if trainer.loggers:
             monitors = (LearningRateMonitor, UnitarityMonitor)
             callbacks[:0] = [kind() for kind in monitors if not any(isinstance(each, kind) for each in callbacks)]

@@ -9,6 +9,7 @@ from typing import Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LightningCLI, instantiate_class
+from torch.optim import Optimizer
 
 from projunn_lightning.errors import ConfigError, ProjUNNError
 
@@ -29,10 +30,16 @@ def making(name: str) -> Iterator[None]:
         raise ConfigError(f"{name}: {type(error).__name__}: {message} (PROJUNN_TRACEBACK=1 shows where)") from error
 
 
+def make_optimizer(model: LightningModule, configured: Any) -> Optimizer:
+    """Make the optimizer of a config for the parameters that a model has now."""
+    with making(_class_name(configured)):
+        made: Optimizer = instantiate_class(model.parameters(), configured)
+        return made
+
+
 def make_optimizers(model: LightningModule, *, optimizer: Any, lr_scheduler: Any) -> Any:
     """Make the optimizer and the scheduler of a config for the parameters that a model has now."""
-    with making(_class_name(optimizer)):
-        made = instantiate_class(model.parameters(), optimizer)
+    made = make_optimizer(model, optimizer)
     if not lr_scheduler:
         return LightningCLI.configure_optimizers(model, made)
     with making(_class_name(lr_scheduler)):

@@ -3,7 +3,9 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping
 
+from projunn_lightning import SequenceModel
 from projunn_lightning.cli.checkpoint import check_fits, read_checkpoint
 from tests.support import commands
 from tests.support.commands import TINY, changed, named, run
@@ -138,3 +140,97 @@ class TestTakes:
     def test_the_size_of_the_model_from_a_checkpoint_that_names_its_class(self, checkpoint):
         wide = changed(model=named("SequenceModel", input_size=6, output_size=5))
         run("test", wide, "--ckpt_path", checkpoint)
+
+
+class TestOptionsBesideTheCheckpoint:
+    """They are taken, and said, or refused with both values."""
+
+    def saved(self, **parts):
+        """The config and the checkpoint of a new run."""
+        trainer = {"enable_checkpointing": True, "default_root_dir": "before"} | parts.pop("trainer", {})
+        config = changed(trainer=trainer, **parts)
+        run("fit", config)
+        (path,) = Path("before").rglob("*.ckpt")
+        return config, [
+            "--ckpt_path",
+            path,
+            "--trainer.default_root_dir",
+            "after",
+            "--trainer.max_steps",
+            4,
+            "--trainer.max_epochs",
+            9,
+        ]
+
+    @pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+    def test_an_option_of_the_model_that_fits_the_weights_is_taken(self, command, checkpoint, caplog, monkeypatch):
+        rates = []
+        monkeypatch.setattr(SequenceModel, "setup", lambda self, stage: rates.append(self.rnn.dropout), raising=False)
+        with caplog.at_level("INFO", "lightning"):
+            run(command, TINY, "--ckpt_path", checkpoint, "--model.dropout", 0.5)
+        assert rates[0] == 0.5
+        assert "model.dropout is 0.5, as set beside ckpt_path, and no longer 0.0" in caplog.text
+
+    @pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+    def test_an_option_of_the_model_that_does_not_fit_is_refused_with_both_values(self, command, checkpoint):
+        message = commands.refused(command, TINY, "--ckpt_path", checkpoint, "--model.hidden_size", 64)
+        assert "ckpt_path" in message
+        assert "model.hidden_size is 64, and 8 there; configure the model as in the checkpoint" in message
+        assert message.count("\n") == 1
+
+    def test_an_option_in_a_config_counts_as_one_on_the_command_line(self, checkpoint):
+        sizes = {"input_size": 6, "output_size": 5, "hidden_size": 16}
+        message = commands.refused("test", changed(model=named("SequenceModel", **sizes)), "--ckpt_path", checkpoint)
+        assert "model.hidden_size is 16, and 8 there" in message
+
+    def test_another_class_of_model_is_refused(self, checkpoint):
+        assert "is a checkpoint of another model than OwnRNN" in refused(checkpoint, "fit", OWN)
+
+    @pytest.mark.parametrize("value", [0.3, 0.002])
+    def test_an_option_of_the_optimizer_is_taken(self, value, caplog):
+        config, resume = self.saved(lr_scheduler=None)
+        with caplog.at_level("INFO", "lightning"):
+            run("fit", config, *resume, "--optimizer.lr", value, "--optimizer.alpha", 0.5)
+        (after,) = Path("after").rglob("*.ckpt")
+        (group,) = torch.load(after, weights_only=True)["optimizer_states"][0]["param_groups"]
+        assert (group["lr"], group["alpha"], group["eps"]) == (value, 0.5, 1e-8)
+        assert ("optimizer.lr is 0.3, as set beside ckpt_path, and no longer 0.002" in caplog.text) == (value == 0.3)
+        assert "optimizer.alpha is 0.5, as set beside ckpt_path, and no longer 0.99" in caplog.text
+
+    @pytest.mark.parametrize(
+        ("option", "value", "before"), [("optimizer.lr", 0.3, 0.002), ("lr_scheduler.gamma", 0.9, 0.5)]
+    )
+    def test_an_option_of_a_schedule_in_mid_course_is_refused_with_both_values(self, option, value, before):
+        config, resume = self.saved()
+        message = commands.refused("fit", config, *resume, f"--{option}", value)
+        assert f"{option} is {value}, and {before} in ckpt_path before" in message
+        assert f"whose schedule goes on; set it to {before}\n" in message
+
+    def test_another_class_of_optimizer_is_refused(self):
+        config, resume = self.saved()
+        message = commands.refused("fit", config, *resume, "--optimizer", "Adam")
+        assert "holds the state of another optimizer than Adam: it has no amsgrad, betas" in message
+
+    def test_the_patience_of_early_stopping_is_taken(self, monkeypatch):
+        early = named("EarlyStopping", monitor="train/loss", patience=3)
+        config, resume = self.saved(trainer={"callbacks": [early]})
+        seen = []
+        monkeypatch.setattr(EarlyStopping, "on_train_end", lambda self, *_: seen.append(self.patience))
+        run("fit", config, *resume, "--trainer.callbacks.patience", 9)
+        assert seen == [9]
+
+    def test_the_saved_config_of_the_run_goes_on_with_it(self):
+        config = changed(trainer={"enable_checkpointing": True, "logger": True, "max_steps": 2})
+        run("fit", config)
+        (path,) = Path("lightning_logs").rglob("*.ckpt")
+        run(
+            "fit",
+            "--config",
+            "lightning_logs/version_0/config.yaml",
+            "--ckpt_path",
+            path,
+            "--trainer.max_steps",
+            4,
+            "--trainer.max_epochs",
+            9,
+        )
