@@ -36,6 +36,7 @@ from projunn_lightning.callbacks import PredictionWriter, ProjUNN, RNGState, Uni
 from projunn_lightning.cli.checkpoint import REMEDY, Resumed, check_fits, read_checkpoint
 from projunn_lightning.cli.configs import ConfigFile
 from projunn_lightning.cli.help import Parser, arrange, parser_options
+from projunn_lightning.cli.last_validation import LastValidation
 from projunn_lightning.cli.making import make_optimizer, make_optimizers, making
 from projunn_lightning.errors import ConfigError, ProjUNNError
 
@@ -252,7 +253,7 @@ class ProjUNNCLI(LightningCLI):
         callbacks = trainer_callbacks(trainer)
         if any(isinstance(callback, BasePredictionWriter) for callback in chosen):
             callbacks.remove(self._options(self.config_init)["predictions"])
-        callbacks.insert(0, RNGState())
+        callbacks[:0] = [RNGState(), LastValidation()]
         if self._resumed is not None:
             callbacks.insert(0, self._resumed)
         if trainer.loggers:

@@ -6,6 +6,7 @@ import argparse
 import csv
 import json
 import math
+import shutil
 import statistics
 import time
 from pathlib import Path
@@ -48,7 +49,8 @@ def run(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="projunn compare",
         description="Train each recurrent layer of a folder on the folder's task, and print a table of them. A layer "
-        "that is done is not trained again, and one that was interrupted goes on from its last checkpoint.",
+        "that is done is not trained again, and one that was interrupted goes on from its last checkpoint. --restart "
+        "begins anew.",
         epilog="All other options are passed to `projunn fit`, such as --trainer.max_epochs 2.",
     )
     add_arguments(parser)
@@ -65,19 +67,37 @@ def run(arguments: list[str]) -> None:
     for name in ("task", *rnns):  # a mistake in any of them is found before the first layer trains
         read_config(folder / f"{name}.yaml")
     output = options.output or Path("comparisons") / folder.name
+    if options.restart:
+        for rnn in rnns:
+            for place in _places(rnn, options.seeds):
+                _remove(output / place)
     results = {rnn: _results(rnn, options.seeds, folder, output, fit) for rnn in rnns}
     write_table(results, output)
 
 
 def _results(rnn: str, seeds: int, folder: Path, output: Path, fit: list[str]) -> list[dict[str, Any]]:
     """The results of one layer for each seed; one seed is that of the task's config."""
+    results = []
+    for place, seed in _places(rnn, seeds).items():
+        seeded = fit if seed is None else [*fit, "--seed_everything", str(seed)]
+        results.append(result_of(rnn, folder, output, seeded, place) | {"seed": seed})
+    return results
+
+
+def _places(rnn: str, seeds: int) -> dict[Path, int | None]:
+    """The folders of the runs of one layer in the output folder, each with its seed; None for the config's seed."""
     if seeds == 1:
-        return [result_of(rnn, folder, output, fit, Path(rnn)) | {"seed": None}]
-    return [
-        result_of(rnn, folder, output, [*fit, "--seed_everything", str(seed)], Path(rnn, f"seed_{seed}"))
-        | {"seed": seed}
-        for seed in range(seeds)
-    ]
+        return {Path(rnn): None}
+    return {Path(rnn, f"seed_{seed}"): seed for seed in range(seeds)}
+
+
+def _remove(home: Path) -> None:
+    """Remove what a run has written, but not the runs of several seeds in folders below it."""
+    for path in home.glob("*"):
+        if path.is_file():
+            path.unlink()
+        elif not path.name.startswith("seed_"):
+            shutil.rmtree(path)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,6 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rnns", help="comma-separated recurrent layers to run (default: all)")
     parser.add_argument("--seeds", type=_positive, default=1, help="number of seeds for each layer (default: 1)")
+    parser.add_argument("--restart", action="store_true", help="remove earlier runs of these layers, and begin anew")
     parser.add_argument(
         "--output", type=Path, help="folder for logs, checkpoints and the table (default: comparisons/TASK)"
     )
@@ -162,7 +183,7 @@ def result_of(rnn: str, folder: Path, output: Path, fit: list[str], place: Path)
     home = output / place
     begun, done, last = home / "settings.json", home / "result.json", home / "checkpoints" / "last.ckpt"
     if begun.exists() and _read(begun) != settings:
-        raise ConfigError(f"{home} was begun with other settings; remove it, or pass another --output")
+        raise ConfigError(f"{home} was begun with other settings; pass --restart to begin anew, or another --output")
     if done.exists():
         return _read(done)
     Console().print(f"{place}: {f'goes on from {last}' if last.exists() else 'begins'}", style="bold")
@@ -177,7 +198,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text()))
     except ValueError as error:
-        raise ConfigError(f"{path} cannot be read ({error}); remove {path.parent} to begin anew") from error
+        raise ConfigError(f"{path} cannot be read ({error}); pass --restart to begin anew") from error
 
 
 def _train(

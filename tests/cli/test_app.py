@@ -82,6 +82,22 @@ class TestFit:
         weights = [torch.load(checkpoint(v), weights_only=False)["state_dict"] for v in (0, 1)]
         assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
+    @pytest.mark.parametrize(
+        "watcher",
+        [
+            {"trainer": {"callbacks": [named("EarlyStopping", monitor="val/loss")]}},
+            {"trainer": {"callbacks": [named("ModelCheckpoint", monitor="val/loss")]}},
+            {"lr_scheduler": named("ReduceLROnPlateau", monitor="val/loss")},
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize("steps", [3, 10, 13])
+    def test_a_short_run_ends_with_a_validation(self, quick, watcher, steps):
+        assert "test loss" in run(
+            "fit", "--config", quick, "--config", yaml.safe_dump(watcher), "--trainer.max_steps", steps
+        )
+        assert len(scalars()["val/loss"]) == (2 if steps > 10 else 1)  # an epoch has 10 steps
+
     def test_options_override_the_config(self, quick):
         options = ["--projunn.rank", 3, "--projunn.retraction", "polar", "--optimizer", "Adam"]
         run("fit", "--config", quick, *options)

@@ -122,8 +122,31 @@ class TestResumes:
     def test_refuses_to_mix_settings(self, folder):
         run("compare", folder, "--rnns", "gru")
         message = refused("compare", folder, "--rnns", "gru", "--trainer.max_epochs", 1)
-        assert "comparisons/task/gru was begun with other settings; remove it, or pass another --output" in message
+        assert "comparisons/task/gru was begun with other settings; pass --restart to begin anew, or another" in message
         assert json.loads(Path("comparisons/task/gru/result.json").read_text())["steps"] == 8
+
+    def test_begins_anew_if_asked(self, folder):
+        run("compare", folder, "--rnns", "gru,exprnn")
+        run("compare", folder, "--rnns", "gru", "--seeds", 2)
+        Path("comparisons/task/gru/settings.json").write_text("{")
+        before = set(Path("comparisons/task/gru").glob("events*"))
+        out = run("compare", folder, "--rnns", "gru", "--restart", "--trainer.max_epochs", 1)
+        assert "gru: begins" in out
+        assert rows()[0]["steps"] == "4"
+        for place, begun_anew in (("gru", True), ("gru/seed_0", False), ("gru/seed_1", False), ("exprnn", False)):
+            settings = json.loads(Path("comparisons/task", place, "settings.json").read_text())
+            assert ("--trainer.max_epochs" in settings["fit"]) == begun_anew
+        assert not before & set(Path("comparisons/task/gru").glob("events*"))
+
+
+class TestShortRuns:
+    def test_a_run_that_ends_before_the_first_epoch_does_is_validated_and_compared(self, folder):
+        early = {"callbacks": [{"class_path": "EarlyStopping", "init_args": {"monitor": "val/loss"}}]}
+        task = yaml.safe_load(TASK)
+        (folder / "task.yaml").write_text(yaml.safe_dump(task | {"trainer": task["trainer"] | early}))
+        run("compare", folder, "--rnns", "gru", "--trainer.max_steps", 2)
+        assert rows()[0]["steps"] == "2"
+        run("compare", folder, "--rnns", "gru,projunn", "--trainer.max_steps", 2)
 
 
 class TestRefuses:
@@ -155,7 +178,7 @@ class TestRefuses:
         Path("comparisons/task/gru/settings.json").write_text("{")
         message = refused("compare", folder, "--rnns", "gru")
         assert "gru/settings.json cannot be read" in message
-        assert "remove comparisons/task/gru to begin anew" in message
+        assert "pass --restart to begin anew" in message
 
 
 @pytest.mark.parametrize(
