@@ -35,6 +35,7 @@ from projunn_lightning._compat import set_subcommand_help, subcommands, trainer_
 from projunn_lightning.callbacks import PredictionWriter, ProjUNN, RNGState, UnitarityMonitor
 from projunn_lightning.cli.checkpoint import REMEDY, Resumed, check_fits, read_checkpoint
 from projunn_lightning.cli.configs import ConfigFile
+from projunn_lightning.cli.exchange import leave_out_options_of_another_layer
 from projunn_lightning.cli.help import Parser, arrange, parser_options
 from projunn_lightning.cli.last_validation import LastValidation
 from projunn_lightning.cli.making import make_optimizer, make_optimizers, making
@@ -150,6 +151,8 @@ class ProjUNNCLI(LightningCLI):
         for part in ("trainer", "projunn", "predictions"):  # jsonargparse takes any value for them
             if not isinstance(value := self._options(self.config)[part], Namespace):
                 raise ConfigError(f"{part} must be a mapping of its options, found {value!r}")
+        if not isinstance(args, dict | Namespace):
+            leave_out_options_of_another_layer(self._options(self.config)["model"], args or sys.argv[1:])
 
     def _options(self, config: Namespace) -> Namespace:
         """The part of a config that holds the options of the chosen subcommand, or all of it without subcommands."""
