@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 if TYPE_CHECKING:
     from argparse import _ArgumentGroup
@@ -37,6 +38,16 @@ def in_torch_func() -> bool:
 def step_pre_hooks(optimizer: Optimizer) -> list[object]:
     """``Optimizer._optimizer_step_pre_hooks``: the hooks registered before steps; they can only be added publicly."""
     return list(optimizer._optimizer_step_pre_hooks.values())
+
+
+def register_first_step_post_hook(optimizer: Optimizer, hook: Callable[..., Any]) -> RemovableHandle:
+    """Register a hook that runs before all other hooks after a step.
+
+    ``Optimizer.register_step_post_hook`` can only append a hook to ``_optimizer_step_post_hooks``.
+    """
+    handle = optimizer.register_step_post_hook(hook)
+    optimizer._optimizer_step_post_hooks.move_to_end(handle.id, last=False)
+    return handle
 
 
 def hooked_steps(optimizer: Optimizer) -> int:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from projunn_lightning._compat import hooked_steps
+from projunn_lightning._compat import hooked_steps, register_first_step_post_hook
 from projunn_lightning.constraint import Constraint, Stack
 from projunn_lightning.linalg import full_precision, reshard
 from projunn_lightning.optim.settings import ProjUNNSettings
@@ -54,21 +55,40 @@ class Attachment:
 
     def __init__(self, owner: Owner, optimizer: Optimizer) -> None:
         self.owner = owner
+        self.settings = owner.settings
         self.optimizer = optimizer
         self.groups: list[Group] = []
         self._open: list[Group] = []  # the groups of a step that is not finished
         self._depth = 0  # the depth of nested steps
         self._coordinates: list[RemovableHandle] = []
         self.hold()
+        self._register()
+
+    def _register(self) -> None:
+        """Add the hooks. They run next to the step, so that the hooks of others see the weights on the manifold."""
         self._handles = [
-            optimizer.register_step_pre_hook(self._before_step),
-            optimizer.register_step_post_hook(self._after_step),
+            self.optimizer.register_step_pre_hook(self._before_step),
+            register_first_step_post_hook(self.optimizer, self._after_step),
         ]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Attach a copy of the projector to the copy of the optimizer. torch copies an optimizer without its hooks."""
+        new = object.__new__(type(self))
+        memo[id(self)] = new
+        copied = ("owner", "optimizer", "pairs", "_links", "_parameters")
+        vars(new).update({name: copy.deepcopy(getattr(self, name), memo) for name in copied})
+        new.settings = self.settings
+        new.groups = grouped(new.pairs, new.settings)
+        new._layouts, new._open, new._depth, new._coordinates = self._layouts, [], 0, []
+        new._note_versions()
+        new._change_coordinates()
+        new._register()
+        return new
 
     def hold(self) -> None:
         """Take the weights that the optimizer holds now, and remember the parameters to notice later changes."""
         self.pairs = self.owner.held_by(self.optimizer)
-        self.groups = grouped(self.pairs, self.owner.settings)
+        self.groups = grouped(self.pairs, self.settings)
         self._links = links_to(self.owner.module, self.owner.constraints)
         self._parameters = list(parameters_of(self.optimizer))
         self._layouts = self._present_layouts()
@@ -80,7 +100,7 @@ class Attachment:
         for handle in self._coordinates:
             handle.remove()
         self._coordinates = []
-        if self.owner.settings.coordinates == "skew":
+        if self.settings.coordinates == "skew":
             self._coordinates = [
                 parameter.register_hook(partial(to_skew, weight.stack, parameter))
                 for weight, parameter in self.pairs
