@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
+from lightning.pytorch.cli import LightningCLI
 from rich.console import Console
 from rich.table import Table
 
@@ -109,7 +110,8 @@ def read_config(path: str | Path) -> dict[str, Any]:
     """Read a config file.
 
     Raises:
-        ConfigError: if the file cannot be read, is no mapping, or has a key twice; the message names the file.
+        ConfigError: if the file cannot be read, is no mapping, has a key twice, or names another config; the message
+            names the file.
     """
     try:
         config = yaml.load(Path(path).read_text(encoding="utf-8"), _UniqueKeyLoader)
@@ -119,6 +121,12 @@ def read_config(path: str | Path) -> dict[str, Any]:
         raise ConfigError(
             f"config {path} must be a mapping, such as 'trainer: {{max_epochs: 5}}', found {config!r:.50}"
         )
+    for part in (config, *(config.get(command) for command in LightningCLI.subcommands())):
+        if isinstance(part, dict) and part.get("config") is not None:
+            raise ConfigError(
+                f"config {path} names another one, {part['config']}, which only the command line can do: pass "
+                f"--config {part['config']} before this one"
+            )
     return config
 
 

@@ -52,13 +52,15 @@ class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
 
 
 class Parser(LightningArgumentParser):
-    """The parser of LightningCLI. Its error about an unknown option names similar options."""
+    """The parser of LightningCLI. Its errors are one line, and an error about an unknown option names similar ones."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the message in one line, and exit with the status 2."""
+        message = in_one_line(message)
         for unknown in re.findall(r"unrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'", message):
             if similar := difflib.get_close_matches("".join(unknown), self._options(), cutoff=0.8):
                 message += f"; near misses: {', '.join(similar)}"
-        super().error(message, ex)
+        self.exit(2, f"projunn: error: {message}\n")
 
     def _options(self) -> list[str]:
         """The names of the options of this parser or, if it has subcommands, of all its subcommands."""
@@ -66,6 +68,22 @@ class Parser(LightningArgumentParser):
         parsers = action.choices.values() if action else [self]
         defaults = [vars(parser.get_defaults(skip_validation=True).as_flat()) for parser in parsers]
         return sorted(set().union(*defaults))
+
+
+def in_one_line(message: str) -> str:
+    r"""An error of jsonargparse in one line. An error about the type of a value names the option, types and value only.
+
+    >>> in_one_line('Parser key "projunn.seed":\n  Expected a <class \'int\'>. Got value: x')
+    'projunn.seed must be int, found x'
+    """
+    option = ".".join(re.findall(r'Parser key "([^"]+)":', message))
+    expected = re.findall(r"Expected an? (.+?)(?:\. Got value.*|: .*)?$", message, re.MULTILINE)
+    found = re.findall(r"(?:Given|Got) value: (.*)$", message, re.MULTILINE)
+    kinds = [re.sub(r"<class '(.+)'>", r"\1", kind).removeprefix("typing.") for kind in dict.fromkeys(expected)]
+    kinds = [kind for kind in kinds if kind != "NoneType"]
+    if option and kinds and found:
+        return f"{option} must be {' or '.join(kinds)}, found {found[0]}"
+    return " ".join(message.split())
 
 
 def arrange(parser: LightningArgumentParser) -> None:
