@@ -185,6 +185,13 @@ def changes_its_state_dict(model: LightningModule) -> bool:
     )
 
 
+def print_results(results: Sequence[Mapping[str, float]]) -> None:
+    """``_EvaluationLoop._print_results``: print the table of ``Trainer.test``, whose ``verbose`` must be set before."""
+    from lightning.pytorch.loops import _EvaluationLoop
+
+    _EvaluationLoop._print_results(list(results), "test")
+
+
 def logs_now(trainer: Trainer) -> bool:
     """Whether the trainer logs after this training batch.
 

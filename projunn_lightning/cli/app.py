@@ -31,7 +31,13 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from rich.console import Console
 
 from projunn_lightning import data, models  # noqa: F401  # a config names their classes without the modules
-from projunn_lightning._compat import set_subcommand_help, subcommands, trainer_callbacks, wrap_instantiators
+from projunn_lightning._compat import (
+    print_results,
+    set_subcommand_help,
+    subcommands,
+    trainer_callbacks,
+    wrap_instantiators,
+)
 from projunn_lightning.callbacks import PredictionWriter, ProjUNN, RNGState, UnitarityMonitor
 from projunn_lightning.cli.checkpoint import REMEDY, Resumed, check_fits, read_checkpoint
 from projunn_lightning.cli.configs import ConfigFile
@@ -185,8 +191,13 @@ class ProjUNNCLI(LightningCLI):
             self.config = self.parser.parse_object({self.config["subcommand"]: {"model": others}}, self.config)
 
     def _set_seed(self) -> None:
+        """Seed the random numbers, and with them the data and the sketches, unless these have a seed of their own."""
         with making("seed_everything"):
             super()._set_seed()
+        options, given = self._options(self.config), self._given
+        for name in ("data.init_args.seed", "projunn.seed"):
+            if options["seed_everything"] is not False and name in options and name not in given:
+                options[name] = options["seed_everything"]
 
     def _add_instantiators(self) -> None:
         """Let every class of the config be made by a function that names the class in an error."""
@@ -276,7 +287,9 @@ class ProjUNNCLI(LightningCLI):
         )
         if self.trainer.interrupted or not (has_test_data and is_overridden("test_step", self.model, LightningModule)):
             return
-        self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
+        results = self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
+        if "test/loss" not in self.trainer.callback_metrics:
+            print_results(results)
         self.after_test()
 
     def after_test(self) -> None:

@@ -56,6 +56,8 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the message in one line, and exit with the status 2."""
+        if not self.exit_on_error:  # the parser of the options of a class; the parser of the command is told
+            super().error(message, ex)
         message = in_one_line(message)
         for unknown in re.findall(r"unrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'", message):
             if similar := difflib.get_close_matches("".join(unknown), self._options(), cutoff=0.8):
@@ -77,10 +79,10 @@ def in_one_line(message: str) -> str:
     'projunn.seed must be int, found x'
     """
     option = ".".join(re.findall(r'Parser key "([^"]+)":', message))
-    expected = re.findall(r"Expected an? (.+?)(?:\. Got value.*|: .*)?$", message, re.MULTILINE)
+    expected = re.findall(r"Expected an? (.+?)(?:\. Got value| but |, but |: |$)", message, re.MULTILINE)
     found = re.findall(r"(?:Given|Got) value: (.*)$", message, re.MULTILINE)
     kinds = [re.sub(r"<class '(.+)'>", r"\1", kind).removeprefix("typing.") for kind in dict.fromkeys(expected)]
-    kinds = [kind for kind in kinds if kind != "NoneType"]
+    kinds = [kind for kind in kinds if kind not in ("NoneType", "path")]  # null, and a file that holds the value
     if option and kinds and found:
         return f"{option} must be {' or '.join(kinds)}, found {found[0]}"
     return " ".join(message.split())

@@ -190,6 +190,44 @@ class TestFit:
         assert len(saved["optimizer_states"][0]["param_groups"][0]["params"]) == 6  # head, and two layers built later
 
 
+class TestTheTestResult:
+    def test_of_a_model_that_logs_it_by_other_names_is_a_table(self):
+        options = ["--projunn.parameters", "body.weight_hh_l*", "--trainer.max_steps", 1]
+        out = run("fit", "--model", "tests.support.own_models.LogsTestLoss", *OWN, *options)
+        assert "test_loss" in out
+        assert "0.25" in out
+
+    def test_of_a_model_of_the_package_is_one_line(self, quick):
+        assert "Test metric" not in run("fit", "--config", quick)
+
+
+class TestSeeds:
+    """``--seed_everything`` seeds data and sketches, unless they are set."""
+
+    @pytest.mark.parametrize(
+        ("options", "expected"),
+        [
+            ([], (7, 7)),
+            (["--seed_everything", 3], (3, 3)),
+            (["--seed_everything", "false"], (0, 0)),
+            (["--data.seed", 5], (5, 7)),
+            (["--projunn.seed", 0, "--seed_everything", 4], (4, 0)),
+        ],
+        ids=str,
+    )
+    def test_of_data_and_sketches(self, quick, options, expected):
+        run("fit", "--config", quick, "--trainer.max_steps", 1, *options)
+        saved = yaml.safe_load(Path("lightning_logs/version_0/config.yaml").read_text())
+        assert (saved["data"]["init_args"]["seed"], saved["projunn"]["seed"]) == expected
+
+    def test_a_random_seed_is_that_of_all(self, quick):
+        run("fit", "--config", quick, "--trainer.max_steps", 1, "--seed_everything", "true")
+        saved = yaml.safe_load(Path("lightning_logs/version_0/config.yaml").read_text())
+        seed = saved["seed_everything"]
+        assert seed is not True
+        assert seed == saved["data"]["init_args"]["seed"] == saved["projunn"]["seed"]
+
+
 class TestOtherSubcommands:
     def test_validate_test_and_predict_take_a_checkpoint(self, quick):
         fit = last_line(run("fit", "--config", quick))
@@ -282,6 +320,27 @@ class TestRefusesInALineThatNamesTheSetting:
         monkeypatch.setitem(sys.modules, "datasets", None)
         config = ROOT / "configs" / "sequential_mnist.yaml"
         assert "projunn: error: datasets is not installed" in refused("fit", "--config", config)
+
+    @pytest.mark.parametrize(
+        ("option", "value", "message"),
+        [
+            ("projunn.lr_divider", "abc", "projunn.lr_divider must be float or dot import path string, found abc"),
+            ("projunn.rank", "abc", "projunn.rank must be int or Literal['full'], found abc"),
+            ("projunn.seed", 1.5, "projunn.seed must be int, found 1.5"),
+            ("model.dropout", "abc", "model.dropout must be float, found abc"),
+            ("data.delay", "abc", "data.delay must be int, found abc"),
+            ("optimizer.lr", "abc", "optimizer.lr must be float or dot import path string, found abc"),
+            ("trainer.max_epochs", "abc", "trainer.max_epochs must be int, found abc"),
+            ("seed_everything", "abc", "seed_everything must be bool or int, found abc"),
+            ("trainer.callbacks", "NoSuchThing", "trainer.callbacks must be "),
+            ("model", "NoSuchThing", "model must be "),
+        ],
+    )
+    def test_a_value_of_a_wrong_type_in_one_line(self, quick, option, value, message):
+        status, _, err = ended("fit", "--config", quick, f"--{option}", value)
+        assert status == 2
+        assert err.startswith(f"projunn: error: {message}")
+        assert err.count("\n") == 1
 
     def test_an_unknown_retraction_with_those_that_there_are(self, quick):
         message = refused("fit", "--config", quick, "--projunn.retraction", "qr")

@@ -88,6 +88,11 @@ class TestReadConfig:
             ("a: 1\n---\nb: 1", "expected a single document"),
             ("a: 2026-13-01", "month must be in 1..12"),
             ("trainer:\n  max_epochs: 1\n  max_epochs: 2", "line 3: the key max_epochs stands in line 2 already"),
+            (
+                "config: copying\nmodel: {}",
+                "names another one, copying, which only the command line can do: pass --config",
+            ),
+            ("fit: {config: copying}", "names another one, copying"),
             ("a:\n- b: 1\n  b: 2", "line 3: the key b stands in line 2 already"),
         ],
     )

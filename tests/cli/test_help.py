@@ -55,7 +55,8 @@ class TestHelp:
 class TestUnknownOption:
     def test_on_the_command_line_is_refused_with_similar_ones(self):
         message = refused("fit", "--config", "copying", "--projunn.rnk", "4")
-        assert message.startswith("error: unrecognized arguments: --projunn.rnk 4; near misses: projunn.rank")
+        start = "projunn: error: unrecognized arguments: --projunn.rnk 4; near misses: projunn.rank"
+        assert message.startswith(start)
 
     def test_in_a_config_is_refused_with_similar_ones(self):
         Path("own.yaml").write_text("projunn:\n  rnk: 3\n")

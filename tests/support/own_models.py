@@ -32,6 +32,13 @@ class OwnRNN(Own):
         super().__init__(nn.RNN(2, 8, num_layers=2, batch_first=True))
 
 
+class LogsTestLoss(OwnRNN):
+    """A model with another name for its test loss than the models of the package have."""
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self.log("test_loss", 0.25)
+
+
 class OwnLSTM(Own):
     def __init__(self) -> None:
         super().__init__(nn.LSTM(2, 8, batch_first=True))
