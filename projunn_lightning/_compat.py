@@ -46,7 +46,7 @@ def register_first_step_post_hook(optimizer: Optimizer, hook: Callable[..., Any]
     ``Optimizer.register_step_post_hook`` can only append a hook to ``_optimizer_step_post_hooks``.
     """
     handle = optimizer.register_step_post_hook(hook)
-    optimizer._optimizer_step_post_hooks.move_to_end(handle.id, last=False)
+    optimizer._optimizer_step_post_hooks.move_to_end(handle.id, last=False)  # type: ignore[attr-defined]
     return handle
 
 
@@ -185,11 +185,11 @@ def changes_its_state_dict(model: LightningModule) -> bool:
     )
 
 
-def print_results(results: Sequence[Mapping[str, float]]) -> None:
+def print_results(results: Sequence[Mapping[str, Any]]) -> None:
     """``_EvaluationLoop._print_results``: print the table of ``Trainer.test``, whose ``verbose`` must be set before."""
-    from lightning.pytorch.loops import _EvaluationLoop
+    from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
 
-    _EvaluationLoop._print_results(list(results), "test")
+    _EvaluationLoop._print_results([dict(each) for each in results], "test")
 
 
 def logs_now(trainer: Trainer) -> bool:

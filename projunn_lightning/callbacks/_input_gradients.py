@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -89,7 +89,7 @@ class InputGradients:
         self._handles.append(input.register_hook(keep))
 
 
-def _is_sequence(input: object) -> bool:
+def _is_sequence(input: object) -> TypeGuard[Tensor]:
     """Whether an input is ``(B, T, I)``, ``(T, B, I)`` or ``(T, I)`` with a gradient. Packed sequences are not."""
     return (
         isinstance(input, Tensor)

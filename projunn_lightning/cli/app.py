@@ -168,8 +168,9 @@ class ProjUNNCLI(LightningCLI):
     def _given(self) -> Namespace:
         """The options that the user has set, in a config or on the command line, without the defaults."""
         args = self._arguments
-        parse = self.parser.parse_object if isinstance(args, dict | Namespace) else self.parser.parse_args
-        return self._options(parse(args, defaults=False))
+        if isinstance(args, dict | Namespace):
+            return self._options(self.parser.parse_object(args, defaults=False))
+        return self._options(self.parser.parse_args(args, defaults=False))
 
     def _parse_ckpt_path(self) -> None:
         """Check the checkpoint, and configure the model as in the checkpoint if that names the model's class.
