@@ -274,7 +274,8 @@ def _unitarity_error(model: LightningModule) -> float | None:
     if not isinstance(rnn, ElmanRNN):
         return None
     rnn.eval()
-    return max(float(unitarity_error(rnn.recurrent_weight(layer).detach())) for layer in range(rnn.num_layers))
+    matrices = range(rnn.num_layers * (2 if rnn.bidirectional else 1))
+    return max(float(unitarity_error(rnn.recurrent_weight(index).detach())) for index in matrices)
 
 
 def write_table(results: dict[str, list[dict[str, Any]]], output: Path) -> None:

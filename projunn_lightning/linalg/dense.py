@@ -51,7 +51,9 @@ class Dense(Matrices):
         # A product with a large matrix is fast if it reads the matrix in the order of its memory. For a transposed W,
         # or for few columns, BLAS takes up to five times as long as for the transposed product. If W is a lazy
         # conjugate, the thin X is conjugated instead of W.
-        w = self.tensor
+        w = _single(self.tensor)
+        if w is not self.tensor:
+            return Dense(w).matmul(_single(x)).view(*self.shape[:-1], x.shape[-1])
         if w.numel() <= _SMALL:
             return w @ x
         if w.stride(-1) == 1 and x.shape[-1] > _FEW and not w.is_conj():
@@ -61,7 +63,7 @@ class Dense(Matrices):
         return (x.mT.contiguous() @ w.mT).mT
 
     def add_product(self, left: Tensor, right: Tensor, out: Self) -> None:
-        w, target = self.tensor, out.tensor
+        w, target, left, right = map(_single, (self.tensor, out.tensor, left, right))
         if w.ndim > 3 and w.is_contiguous() and target.is_contiguous():
             w, target, left, right = (x.flatten(0, -3) for x in (w, target, left, right))
         if w.ndim == 2:
@@ -146,6 +148,11 @@ def newton_schulz(weight: Tensor) -> Tensor:
     w = weight.mH if wide else weight
     w = w - 0.5 * (w @ _residual(w))  # adding a small correction rounds less than multiplying by 1.5 I - 0.5 W^H W
     return w.mH if wide else w
+
+
+def _single(x: Tensor) -> Tensor:
+    """A view of a stack of one matrix as the matrix, because BLAS uses one thread for each matrix of a stack."""
+    return x.view(x.shape[-2:]) if x.ndim > 2 and x.shape[:-2].numel() == 1 else x
 
 
 def _residual(w: Tensor) -> Tensor:
