@@ -200,7 +200,7 @@ def test_lists_what_is_constrained_at_the_start_of_fit(caplog):
     shown = [record.getMessage() for record in caplog.records if record.getMessage().startswith("Projector of")]
     assert sorted(shown) == sorted(repr(method.projector) for method in methods)
     assert "rnn.weight_hh_l0  8 x 8  1 matrix of 8 x 8\nsettings: rank=2, " in "".join(shown)
-    assert "qkv.weight  16 x 8  1 matrix of 8 x 8, 2 matrices of 4 x 8\nsettings: rank=1, " in "".join(shown)
+    assert "qkv.weight  16 x 8  1 matrix of 8 x 8, 2 matrices of 4 x 8\nsettings: rank=8, " in "".join(shown)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

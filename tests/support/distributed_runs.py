@@ -47,7 +47,7 @@ def fitted(
     batch_size: int,
     *,
     steps: int = 200,
-    sampler: str = "lsi",
+    sampler: str = "tangent",
     settings: dict[str, Any] | None = None,
     ckpt_path: Path | None = None,
     ckpt_to: Path | None = None,
