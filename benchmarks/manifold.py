@@ -37,7 +37,7 @@ OURS: dict[str, dict[str, Any]] = {
     "lsi, k = 1": {"sampler": "lsi", "rank": 1},
     "tangent, k = 1": {"sampler": "tangent", "rank": 1},
     "tangent, k = 16": {"sampler": "tangent", "rank": 16},
-    "tangent, 16, rho 0.5": {"sampler": "tangent", "rank": 16, "feedback": 0.5},
+    "tangent, k = 8": {"sampler": "tangent", "rank": 8},
     "whole update": {"rank": "full"},
 }
 
