@@ -16,7 +16,7 @@ from projunn_lightning.nn import RNNS
 
 
 def leave_out_options_of_another_layer(model: Namespace, arguments: Sequence[str]) -> None:
-    """Set options that an exchanged recurrent layer does not have back to their defaults, with a warning.
+    """Set options that an exchanged recurrent layer does not accept back to their defaults, with a warning.
 
     An option is left out if a config sets it, and a later config or the command line chooses the layer. If both are set
     in the same place, it is a mistake, which the layer refuses.
@@ -30,7 +30,10 @@ def leave_out_options_of_another_layer(model: Namespace, arguments: Sequence[str
         return
     places = _places(arguments)
     chosen = max((index for index, names in enumerate(places) if "rnn" in names), default=0)
-    kept = set().union(RNNS[rnn].options, *places[chosen:])
+    fixed = set().union(*places[chosen:])
+    kept = fixed.union(RNNS[rnn].options)
+    if options.get("nonlinearity") not in RNNS[rnn].nonlinearities:
+        kept -= {"nonlinearity"} - fixed
     for name in ("nonlinearity", "init"):
         if name not in kept and options.get(name) is not None:
             _warn(rnn, name, options[name])
@@ -43,7 +46,7 @@ def leave_out_options_of_another_layer(model: Namespace, arguments: Sequence[str
 
 
 def _warn(rnn: str, name: str, value: Any) -> None:
-    rank_zero_warn(f"model.{name} is left out, found {value!r}: the recurrent layer {rnn!r} has no such option")
+    rank_zero_warn(f"model.{name} is left out, found {value!r}: the recurrent layer {rnn!r} does not accept it")
 
 
 def _places(arguments: Sequence[str]) -> list[set[str]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import nn
 
 from projunn_lightning.errors import ProjUNNError, at_least, one_of, probability
+from projunn_lightning.functional import Nonlinearity
 from projunn_lightning.nn._precision import COMPLEX, REAL, layer_dtype
 from projunn_lightning.nn.baselines.eunn import EUNN, FFTEUNN
 from projunn_lightning.nn.baselines.exprnn import RGD, DTriv, ExpRNN, ScoRNN
@@ -30,11 +31,13 @@ class RecurrentLayer:
         dtypes: the dtypes that it can have. Its default is torch's default dtype, or the complex dtype of the same
             precision where all are complex.
         undeclared: the names of options that it takes although its signature does not show them.
+        nonlinearities: the nonlinearities that it can have.
     """
 
     kind: type[nn.Module]
     dtypes: tuple[torch.dtype, ...] = (*REAL, *COMPLEX)
     undeclared: tuple[str, ...] = ()
+    nonlinearities: tuple[str, ...] = get_args(Nonlinearity)
 
     @property
     def summary(self) -> str:
@@ -62,7 +65,7 @@ def _is_option(parameter: inspect.Parameter) -> bool:
 
 RNNS = {
     "projunn": RecurrentLayer(UnitaryRNN),
-    "rnn": RecurrentLayer(nn.RNN, REAL, ("nonlinearity", *_TORCH)),
+    "rnn": RecurrentLayer(nn.RNN, REAL, ("nonlinearity", *_TORCH), ("tanh", "relu")),
     "gru": RecurrentLayer(nn.GRU, REAL, _TORCH),
     "lstm": RecurrentLayer(nn.LSTM, REAL, _TORCH),
     "eunn": RecurrentLayer(EUNN),

@@ -10,6 +10,7 @@ from tests.support.commands import named, refused, run
 
 SMALL = ["--data.delay", 3, "--data.train_size", 4, "--data.val_size", 2, "--data.test_size", 2, "--data.batch_size", 2]
 SMALL += ["--model.hidden_size", 8, "--trainer.accelerator", "cpu", "--trainer.fast_dev_run", 1]
+RNN = ["--model.rnn", "rnn"]
 SIZES = {"input_size": 10, "output_size": 9}
 pytestmark = pytest.mark.filterwarnings("ignore:no parameter is declared orthogonal:UserWarning")
 
@@ -35,16 +36,25 @@ def test_every_layer_runs_in_the_place_of_another(rnn):
 )
 def test_an_option_that_the_new_layer_does_not_have_is_left_out_with_a_warning(way):
     assert warned("--config", "copying", *way) == {
-        "model.nonlinearity is left out, found 'relu': the recurrent layer 'lstm' has no such option",
-        "model.init is left out, found 'henaff': the recurrent layer 'lstm' has no such option",
+        "model.nonlinearity is left out, found 'relu': the recurrent layer 'lstm' does not accept it",
+        "model.init is left out, found 'henaff': the recurrent layer 'lstm' does not accept it",
     }
 
 
 def test_options_of_the_former_layer_are_left_out_with_a_warning():
     model = named("SequenceModel", **SIZES, rnn="ornn", rnn_options={"reflections": 2})
     assert warned({"model": model, "data": named("CopyingMemory")}, "--model.rnn", "gru") == {
-        "model.rnn_options.reflections is left out, found 2: the recurrent layer 'gru' has no such option"
+        "model.rnn_options.reflections is left out, found 2: the recurrent layer 'gru' does not accept it"
     }
+
+
+@pytest.mark.filterwarnings("ignore:model.init is left out, found 'henaff'")
+def test_a_nonlinearity_that_the_new_layer_does_not_have_is_left_out_with_a_warning():
+    message = "model.nonlinearity is left out, found 'modrelu': the recurrent layer 'rnn' does not accept it"
+    assert message in warned("--config", "compare/copying_200/task", "--config", "compare/copying_200/projunn", *RNN)
+    model = named("SequenceModel", **SIZES, rnn="rnn", nonlinearity="modrelu")
+    refusal = refused("fit", "--config", yaml.safe_dump({"model": model}), "--data", "CopyingMemory")
+    assert "Unknown nonlinearity 'modrelu'" in refusal
 
 
 @pytest.mark.filterwarnings("ignore:model.init is left out, found 'henaff'")
