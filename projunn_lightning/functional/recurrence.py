@@ -52,7 +52,7 @@ def recurrence(
         raise ProjUNNError("modReLU needs a bias; without one it is the identity")
     device = input.device.type
     full = weight_hh.is_complex() or weight_hh.dtype == torch.float64  # autocast leaves these alone, as torch's
-    if not full and torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+    if not full and device != "meta" and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         input, state, weight_ih, weight_hh = (x.to(dtype) for x in (input, state, weight_ih, weight_hh))
         bias = None if bias is None else bias.to(dtype)

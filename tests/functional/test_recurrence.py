@@ -158,6 +158,7 @@ class TestTorchFunc:
             torch.testing.assert_close(batched, one_by_one)
 
 
+@pytest.mark.skipif(torch.__version__ < (2, 12), reason="torch.compile took the operator apart before")
 def test_torch_compile_keeps_the_operator_and_its_backward_pass():
     torch.compiler.reset()
     operators = set()
