@@ -91,7 +91,7 @@ def main() -> None:
         by_sampler.plot(steps, measured(4, sampler), label=sampler)
     for retraction in ("polar", "cayley"):
         measured(4, "lsi", retraction)
-    for axes, title in ((by_rank, "sampler lsi, rank k"), (by_sampler, "rank 4, four samplers")):
+    for axes, title in ((by_rank, "sampler lsi, rank k"), (by_sampler, "rank 4, each sampler")):
         axes.set(title=title, xlabel="steps", yscale="log", ylim=(1e-4, 1.5))
         axes.grid(alpha=0.3)
         axes.legend()
