@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from lightning.pytorch import seed_everything
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from projunn_lightning import CopyingMemory, Projector, RandomUnitary, SequenceModel, UnitaryMatch
+from projunn_lightning.functional import Direction, Update
 from projunn_lightning.linalg import Matrices
 
 SIZE = 128
@@ -65,8 +65,8 @@ def energy_kept(rank: int, sampler: str, steps: int = 200) -> float:
     projector = Projector(model, rank=rank, sampler=sampler, lr_divider=32).attach(optimizer)
     shares: list[float] = []
 
-    def record(names: list[str], updates: Matrices, a: Tensor) -> None:
-        shares.append(float(a.square().sum() / updates.column_norms().square().sum()))
+    def record(names: list[str], update: Update, direction: Direction, residual: Matrices | None) -> None:
+        shares.append(float(direction.energy_kept(update).mean()))
 
     projector.on_update = record
     for inputs, targets in data.train_dataloader():
@@ -91,7 +91,7 @@ def main() -> None:
         by_sampler.plot(steps, measured(4, sampler), label=sampler)
     for retraction in ("polar", "cayley"):
         measured(4, "lsi", retraction)
-    for axes, title in ((by_rank, "sampler lsi, rank k"), (by_sampler, "rank 4, each sampler")):
+    for axes, title in ((by_rank, "sampler lsi, rank k"), (by_sampler, "rank 4, four samplers")):
         axes.set(title=title, xlabel="steps", yscale="log", ylim=(1e-4, 1.5))
         axes.grid(alpha=0.3)
         axes.legend()
