@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from jsonargparse import ArgumentParser
     from lightning.pytorch import Callback, LightningModule, Trainer
+    from lightning.pytorch.callbacks import WeightAveraging
 
 # ---- torch ----
 
@@ -144,17 +145,12 @@ def trainer_callbacks(trainer: Trainer) -> list[Callback]:
     return trainer.callbacks  # type: ignore[attr-defined]
 
 
-def is_weight_averaging(callback: Callback) -> bool:
-    """Whether a callback is a ``WeightAveraging``, a class that the oldest supported Lightning does not have."""
-    return any(kind.__name__ == "WeightAveraging" for kind in type(callback).__mro__)
-
-
-def averaged_model(callback: Callback) -> nn.Module | None:
+def averaged_model(callback: WeightAveraging) -> nn.Module | None:
     """``WeightAveraging._average_model.module``: the average of the model, or None outside of ``fit``.
 
     Lightning validates and saves the average, and has no public name for it.
     """
-    average = callback._average_model  # type: ignore[attr-defined]
+    average = callback._average_model
     return None if average is None else average.module
 
 

@@ -10,15 +10,16 @@ from __future__ import annotations
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 
-from projunn_lightning._compat import averaged_model, is_weight_averaging, trainer_callbacks
+from projunn_lightning._compat import averaged_model, trainer_callbacks
 from projunn_lightning.optim import Projector
 
 
 def average_of(trainer: Trainer) -> nn.Module | None:
     """The average of the model that a callback of the trainer keeps; None if there is no such callback or average."""
-    averages = [averaged_model(each) for each in trainer_callbacks(trainer) if is_weight_averaging(each)]
+    averages = [averaged_model(each) for each in trainer_callbacks(trainer) if isinstance(each, WeightAveraging)]
     return next((each for each in averages if each is not None), None)
 
 

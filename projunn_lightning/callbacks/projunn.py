@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelPruning, StochasticWeightAveraging
+from lightning.pytorch.callbacks import ModelPruning, StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from projunn_lightning._compat import builds_its_layers_later, is_weight_averaging, logs_now, trainer_callbacks
+from projunn_lightning._compat import builds_its_layers_later, logs_now, trainer_callbacks
 from projunn_lightning.callbacks._averages import average_of, copies, nearest, replace_saved, write
 from projunn_lightning.constraint import FLAT_REMEDY, declared, matching
 from projunn_lightning.errors import ConstraintError
@@ -99,9 +99,8 @@ class ProjUNN(Callback):
             # restores a weight that was stopped in mid-step before another callback saves the weight. Only callbacks
             # that average weights come before it, because it moves what they use to the nearest unitary matrices.
             others = [each for each in trainer_callbacks(trainer) if each is not self]
-            others.sort(key=lambda each: not is_weight_averaging(each))
-            others.insert(sum(map(is_weight_averaging, others)), self)
-            trainer.callbacks = others  # type: ignore[attr-defined]
+            averages = [each for each in others if isinstance(each, WeightAveraging)]
+            trainer.callbacks = [*averages, self, *(each for each in others if each not in averages)]  # type: ignore[attr-defined]
 
     def check(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a setup that is known to be wrong before training starts. Nothing is changed.

@@ -46,16 +46,9 @@ def _exact_products() -> Iterator[None]:
 
 def _switches() -> list[tuple[Callable[[str], None], str]]:
     """The switches that reduce the precision of products now, as functions that set them, and their values."""
-    if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # before torch 2.9
-        value = torch.get_float32_matmul_precision()
-        return [] if value == "highest" else [(_set_legacy, value)]
     backends: list[Any] = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]  # type: ignore[attr-defined]
     reduced = [backend for backend in backends if backend.fp32_precision in _REDUCED]
     return [(partial(setattr, backend, "fp32_precision"), backend.fp32_precision) for backend in reduced]
-
-
-def _set_legacy(value: str) -> None:
-    torch.set_float32_matmul_precision("highest" if value == "ieee" else value)
 
 
 def _device_types() -> list[str]:
