@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations
 from benchmarks import textbook
 from benchmarks.race import Contestants, Race, race
 from projunn_lightning import Projector, orthogonal
-from projunn_lightning.functional._loop import written_out
+from projunn_lightning.functional.recurrence import written_out
 from projunn_lightning.nn import OrthogonalConv2d, UnitaryRNN
 
 
