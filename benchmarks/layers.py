@@ -14,7 +14,7 @@ from benchmarks import textbook
 from benchmarks.race import Contestants, Race, race
 from projunn_lightning import Projector, orthogonal
 from projunn_lightning.functional.recurrence import written_out
-from projunn_lightning.nn import OrthogonalConv2d, UnitaryRNN
+from projunn_lightning.nn import FourierConv2d, UnitaryRNN
 
 
 def training_step(module: nn.Module, input: Tensor, settings: dict[str, Any] | None = None) -> Callable[[], object]:
@@ -136,10 +136,10 @@ def convolution(device: str, channels: int = 128, size: int = 16, batch: int = 3
     """Training steps of an orthogonal convolution and of a plain convolution."""
     input = torch.randn(batch, channels, size, size, device=device, requires_grad=True)
     plain = nn.Conv2d(channels, channels, 3, padding=1, bias=False, device=device)
-    ours = OrthogonalConv2d(channels, channels, size, bias=False, device=device)
+    ours = FourierConv2d(channels, channels, size, bias=False, device=device)
     contestants = {
         "plain 3 x 3": training_step(plain, input),
-        "OrthogonalConv2d": training_step(ours, input, {}),
+        "FourierConv2d": training_step(ours, input, {}),
         "textbook": textbook_step(TextbookConvolution(channels, size, device), input),
     }
     title = f"training step of a convolution, C = {channels}, {size} x {size}, B = {batch}, SGD"

@@ -8,7 +8,7 @@ from torch import nn
 
 from projunn_lightning import Projector, orthogonal
 from projunn_lightning.functional import RETRACTIONS, SAMPLERS, unitarity_error
-from projunn_lightning.nn import OrthogonalConv2d, UnitaryRNN
+from projunn_lightning.nn import FourierConv2d, UnitaryRNN
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
@@ -54,7 +54,7 @@ def test_an_update_does_not_wait_for_the_device(retraction, rank, sampler):
 @pytest.mark.parametrize("layer", ["rnn", "convolution"])
 def test_layers_compute_what_the_cpu_does_with_the_same_gradients(layer, dtype):
     torch.manual_seed(0)
-    module = UnitaryRNN(3, 8, 2, dtype=dtype) if layer == "rnn" else OrthogonalConv2d(3, 4, (5, 6), dtype=dtype)
+    module = UnitaryRNN(3, 8, 2, dtype=dtype) if layer == "rnn" else FourierConv2d(3, 4, (5, 6), dtype=dtype)
     input = torch.randn((2, 7, 3) if layer == "rnn" else (2, 3, 5, 6), dtype=dtype)
     results = []
     for device in ("cpu", "cuda"):

@@ -15,7 +15,7 @@ from torch import nn
 
 from examples.export import export
 from projunn_lightning import ImageClassifier, SequenceModel, UnitaryMatch
-from projunn_lightning.nn import OrthogonalConv2d, UnitaryRNN
+from projunn_lightning.nn import FourierConv2d, UnitaryRNN
 
 needs_torch_2_13 = pytest.mark.skipif(torch.__version__ < (2, 13), reason="the ONNX exporter of older torch fails")
 
@@ -38,7 +38,7 @@ class Together(nn.Module):
     def forward(self, x):
         outputs = []
         for module in self.members:
-            output = module(x[..., : module.size[0], : module.size[1]] if isinstance(module, OrthogonalConv2d) else x)
+            output = module(x[..., : module.size[0], : module.size[1]] if isinstance(module, FourierConv2d) else x)
             outputs.extend(output if isinstance(output, tuple) else [output])
         return tuple(outputs)
 
@@ -53,12 +53,12 @@ def sequence_models():
 
 
 def images():
-    return Together(OrthogonalConv2d(3, 4, (6, 8), stride=2), ImageClassifier("plain", 3, (6, 8), 3, width=4, depth=1))
+    return Together(FourierConv2d(3, 4, (6, 8), stride=2), ImageClassifier("plain", 3, (6, 8), 3, width=4, depth=1))
 
 
 def convolutions():
     kinds = [{"size": (6, 5)}, {"size": (5, 5), "stride": 2}, {"size": (6, 8), "dtype": torch.complex64}]
-    return Together(*(OrthogonalConv2d(3, 4, **kind) for kind in kinds))
+    return Together(*(FourierConv2d(3, 4, **kind) for kind in kinds))
 
 
 def normal(*shape):
@@ -79,7 +79,7 @@ CASES = {  # the module, an input of n samples, its dimensions of any size
     "UnitaryMatch": (lambda: UnitaryMatch(5, init="haar"), complex_normal, {0: BATCH}),
     "UnitaryRNN, real": (lambda: recurrent(torch.float32), normal(5, 3), {0: BATCH, 1: TIME}),
     "UnitaryRNN, complex": (lambda: recurrent(torch.complex64), normal(5, 3), {0: BATCH, 1: TIME}),
-    "OrthogonalConv2d": (convolutions, normal(3, 6, 8), {0: BATCH}),
+    "FourierConv2d": (convolutions, normal(3, 6, 8), {0: BATCH}),
     "ResNet9": (lambda: ImageClassifier("resnet9", 3, 16, 10, width=4), normal(3, 16, 16), {0: BATCH}),
 }
 QUICK, SLOW = list(CASES)[:3], list(CASES)[3:]

@@ -8,6 +8,7 @@ from projunn_lightning.functional.convolution import (
 )
 from projunn_lightning.functional.init import INITS, InitName
 from projunn_lightning.functional.modrelu import modrelu
+from projunn_lightning.functional.orthogonal_kernel import orthogonal_kernel
 from projunn_lightning.functional.recurrence import Nonlinearity, recurrence
 from projunn_lightning.functional.retraction import (
     RETRACTIONS,
@@ -54,6 +55,7 @@ __all__ = [
     "modrelu",
     "nearest_unitary",
     "newton_schulz",
+    "orthogonal_kernel",
     "projunn_d",
     "projunn_t",
     "rank_k",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from projunn_lightning.errors import ProjUNNError, at_least, non_negative, not_none, one_of, pair
 from projunn_lightning.models.supervised import Supervised, cross_entropy
-from projunn_lightning.nn import ARCHITECTURES, ArchitectureName, CNNOptions, OrthogonalConv2d
+from projunn_lightning.nn import ARCHITECTURES, ArchitectureName, CNNOptions, FourierConv2d
 
 
 class ImageClassifier(Supervised):
@@ -76,8 +76,8 @@ class ImageClassifier(Supervised):
             )
         return self.network(input)
 
-    def _orthogonal_convolutions(self) -> list[OrthogonalConv2d]:
-        return [module for module in self.network.modules() if isinstance(module, OrthogonalConv2d)]
+    def _orthogonal_convolutions(self) -> list[FourierConv2d]:
+        return [module for module in self.network.modules() if isinstance(module, FourierConv2d)]
 
     def locality_penalty(self) -> Tensor:
         """The share of a kernel's energy outside the support, as a mean over the orthogonal convolutions; 0 to 1."""

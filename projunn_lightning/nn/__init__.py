@@ -2,9 +2,11 @@
 
 from projunn_lightning.nn.cnn import ARCHITECTURES, ArchitectureName, CNNOptions, PlainCNN, ResNet9
 from projunn_lightning.nn.elman import ElmanRNN
+from projunn_lightning.nn.fourier_conv import FourierConv2d
 from projunn_lightning.nn.mapped_rnn import MappedRNN
 from projunn_lightning.nn.modrelu import ModReLU
 from projunn_lightning.nn.orthogonal_conv import OrthogonalConv2d
+from projunn_lightning.nn.orthogonal_conv_transpose import OrthogonalConvTranspose2d
 from projunn_lightning.nn.rnns import RNNS, RecurrentLayer, RNNName, make_rnn
 from projunn_lightning.nn.unitary_rnn import UnitaryRNN
 
@@ -14,9 +16,11 @@ __all__ = [
     "ArchitectureName",
     "CNNOptions",
     "ElmanRNN",
+    "FourierConv2d",
     "MappedRNN",
     "ModReLU",
     "OrthogonalConv2d",
+    "OrthogonalConvTranspose2d",
     "PlainCNN",
     "RNNName",
     "RecurrentLayer",

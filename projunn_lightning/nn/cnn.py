@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Tensor, nn
 
 from projunn_lightning.errors import ProjUNNError, at_least
-from projunn_lightning.nn.orthogonal_conv import Init, OrthogonalConv2d
+from projunn_lightning.nn.fourier_conv import FourierConv2d, Init
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class CNNOptions:
         width: the number of channels of the first convolution; None for the architecture's own number.
         depth: the number of convolutions; None for the architecture's own number.
         orthogonal: whether the convolutions are orthogonal and as wide as the image
-            (:class:`~projunn_lightning.nn.OrthogonalConv2d`), or ordinary ones of 3 x 3.
+            (:class:`~projunn_lightning.nn.FourierConv2d`), or ordinary ones of 3 x 3.
         init: the initialisation of orthogonal convolutions. ``"haar"`` draws random weights, and ``"haar_so"`` those
             with the determinant 1. With ``"identity"`` each convolution that keeps the number of channels starts as the
             identity, so that a signal can pass through tens of layers; the other convolutions still start from
@@ -38,7 +38,7 @@ class CNNOptions:
             return nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False)
         # The identity between different numbers of channels would add channels of zeros, which learn slowly.
         init = self.init if in_channels == out_channels else "haar"
-        return OrthogonalConv2d(in_channels, out_channels, size, bias=False, init=init)
+        return FourierConv2d(in_channels, out_channels, size, bias=False, init=init)
 
     def block(self, in_channels: int, out_channels: int, size: tuple[int, int]) -> nn.Sequential:
         """A convolution, batch normalisation and ReLU."""

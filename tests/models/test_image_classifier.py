@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from projunn_lightning import ImageClassification, ImageClassifier, ProjUNN
 from projunn_lightning.functional import unitarity_error
-from projunn_lightning.nn import ARCHITECTURES, CNNOptions, OrthogonalConv2d
+from projunn_lightning.nn import ARCHITECTURES, CNNOptions, FourierConv2d
 from tests.support.image_folders import labels_of, random_images, write_split
 
 SMALL = {"architecture": "plain", "in_channels": 1, "size": (6, 5), "num_classes": 4, "depth": 2, "width": 6}
@@ -103,7 +103,7 @@ class TestTraining:
 class TestLocality:
     def test_is_the_mean_share_of_energy_outside_the_support(self):
         model = ImageClassifier(**SMALL, locality=1.0, support=(3, 1))
-        layers = [m for m in model.modules() if isinstance(m, OrthogonalConv2d)]
+        layers = [m for m in model.modules() if isinstance(m, FourierConv2d)]
         shares = [layer.locality_penalty((3, 1)) / layer.kernel().square().sum() for layer in layers]
         expected = sum(shares) / len(shares)
         torch.testing.assert_close(model.locality_penalty(), expected)
@@ -151,7 +151,7 @@ class TestOptions:
 
     def test_they_reach_the_network(self):
         plain = ImageClassifier("plain", width=4).network
-        assert sum(isinstance(m, OrthogonalConv2d) for m in plain.modules()) == 10
+        assert sum(isinstance(m, FourierConv2d) for m in plain.modules()) == 10
         ordinary = ImageClassifier("plain", width=4, depth=3, orthogonal=False).network
         assert [m.out_channels for m in ordinary.modules() if isinstance(m, nn.Conv2d)] == [4] * 3
 

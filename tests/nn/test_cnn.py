@@ -5,15 +5,15 @@ from torch import nn
 from projunn_lightning import Projector
 from projunn_lightning.constraint import declared
 from projunn_lightning.functional import unitarity_error
-from projunn_lightning.nn import ARCHITECTURES, OrthogonalConv2d, PlainCNN, ResNet9
+from projunn_lightning.nn import ARCHITECTURES, FourierConv2d, PlainCNN, ResNet9
 
-KINDS = {True: OrthogonalConv2d, False: nn.Conv2d}
+KINDS = {True: FourierConv2d, False: nn.Conv2d}
 either_convolution = pytest.mark.parametrize("orthogonal", [True, False])
 every_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES.values())
 
 
 def convolutions(network):
-    return [m for m in network.modules() if isinstance(m, (OrthogonalConv2d, nn.Conv2d))]
+    return [m for m in network.modules() if isinstance(m, (FourierConv2d, nn.Conv2d))]
 
 
 @every_architecture

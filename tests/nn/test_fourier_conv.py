@@ -7,7 +7,7 @@ from projunn_lightning import Projector
 from projunn_lightning.constraint import declared
 from projunn_lightning.errors import ProjUNNError
 from projunn_lightning.functional import unitarity_error
-from projunn_lightning.nn import OrthogonalConv2d
+from projunn_lightning.nn import FourierConv2d
 
 SIZES = [(4, 4), (5, 5), (4, 5), (5, 4), (6, 3), (1, 1), (2, 2), (1, 4), (3, 1), (2, 5)]
 CHANNELS = [(1, 1), (3, 3), (4, 4), (1, 3), (3, 4)]
@@ -43,7 +43,7 @@ def train(layer, steps=200, **options):
 
 @pytest.mark.parametrize(("size", "channels"), PAIRED)
 def test_the_real_operator_stays_orthogonal_through_200_steps(size, channels):
-    layer = OrthogonalConv2d(*channels, size)
+    layer = FourierConv2d(*channels, size)
     start = operator(layer).detach()
     train(layer)
     singular = torch.linalg.svdvals(operator(layer))
@@ -56,7 +56,7 @@ def test_the_real_operator_stays_orthogonal_through_200_steps(size, channels):
 @pytest.mark.parametrize("retraction", ["polar", "cayley"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64], ids=str)
 def test_the_operator_stays_orthogonal_with_other_retractions_and_complex_images(retraction, dtype):
-    layer = OrthogonalConv2d(2, 3, (5, 4), dtype=dtype)
+    layer = FourierConv2d(2, 3, (5, 4), dtype=dtype)
     train(layer, steps=50, retraction=retraction)
     assert (torch.linalg.svdvals(operator(layer)) - 1).abs().max() < 1e-4
 
@@ -65,7 +65,7 @@ def test_the_operator_stays_orthogonal_with_other_retractions_and_complex_images
 @pytest.mark.parametrize("init", ["haar", "identity"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
 def test_the_output_is_the_circular_convolution_with_the_kernel(size, init, dtype):
-    layer = OrthogonalConv2d(2, 3, size, init=init, dtype=dtype)
+    layer = FourierConv2d(2, 3, size, init=init, dtype=dtype)
     torch.nn.init.normal_(layer.bias)
     kernel = layer.kernel()
     assert kernel.shape == (3, 2, *size)
@@ -80,19 +80,19 @@ def test_the_output_is_the_circular_convolution_with_the_kernel(size, init, dtyp
 
 def test_the_identity_returns_its_input_and_adds_channels_of_zeros():
     x = torch.randn(2, 3, 6, 5)
-    lifted = OrthogonalConv2d(3, 4, (6, 5), init="identity")(x)
+    lifted = FourierConv2d(3, 4, (6, 5), init="identity")(x)
     torch.testing.assert_close(lifted, torch.cat([x, torch.zeros(2, 1, 6, 5)], dim=1))
 
 
 def test_haar_draws_both_signs_of_the_determinant_at_the_self_conjugate_frequencies():
-    stacks = torch.cat([OrthogonalConv2d(3, 3, 4).weight_real for _ in range(50)])
+    stacks = torch.cat([FourierConv2d(3, 3, 4).weight_real for _ in range(50)])
     signs = torch.linalg.det(stacks).sign()
     assert set(signs.round().tolist()) == {-1.0, 1.0}
     assert unitarity_error(stacks).max() < 1e-6
 
 
 def test_the_stride_takes_every_second_row_and_column():
-    layer = OrthogonalConv2d(2, 2, (5, 6), stride=2)
+    layer = FourierConv2d(2, 2, (5, 6), stride=2)
     whole = copy.deepcopy(layer)
     whole.stride = 1
     x = torch.randn(3, 2, 5, 6)
@@ -103,7 +103,7 @@ def test_the_stride_takes_every_second_row_and_column():
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
 @pytest.mark.parametrize("support", [1, 3, (3, 2), (1, 5)], ids=str)
 def test_the_locality_penalty_is_the_energy_outside_the_window(dtype, support):
-    layer = OrthogonalConv2d(2, 3, (6, 5), dtype=dtype)
+    layer = FourierConv2d(2, 3, (6, 5), dtype=dtype)
     rows, columns = (support, support) if isinstance(support, int) else support
     centred = layer.kernel().abs().square().roll((2, 2), (2, 3))  # moves entry (0, 0) to (2, 2)
     top, left = 2 - (rows - 1) // 2, 2 - (columns - 1) // 2
@@ -114,7 +114,7 @@ def test_the_locality_penalty_is_the_energy_outside_the_window(dtype, support):
 
 
 def test_training_on_the_penalty_makes_the_kernel_local():
-    layer = OrthogonalConv2d(2, 2, (6, 6), bias=False)
+    layer = FourierConv2d(2, 2, (6, 6), bias=False)
     optimizer = torch.optim.RMSprop(layer.parameters(), lr=1e-2)
     Projector(layer).attach(optimizer)
     before = layer.locality_penalty().item()
@@ -128,12 +128,12 @@ def test_training_on_the_penalty_makes_the_kernel_local():
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
 def test_passes_gradcheck(dtype):
-    layer = OrthogonalConv2d(2, 2, (3, 4), dtype=dtype)
+    layer = FourierConv2d(2, 2, (3, 4), dtype=dtype)
     assert torch.autograd.gradcheck(layer, torch.randn(2, 2, 3, 4, dtype=dtype, requires_grad=True))
 
 
 def test_double_converts_complex_parameters():
-    layer = OrthogonalConv2d(2, 3, (5, 4)).double()
+    layer = FourierConv2d(2, 3, (5, 4)).double()
     assert layer.weight.dtype == torch.complex128
     assert layer(torch.randn(1, 2, 5, 4, dtype=torch.float64)).dtype == torch.float64
 
@@ -152,18 +152,18 @@ def test_double_converts_complex_parameters():
 )
 def test_refuses_options_that_cannot_work(args, options, message):
     with pytest.raises(ValueError, match=message):
-        OrthogonalConv2d(*args, **options)
+        FourierConv2d(*args, **options)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64], ids=str)
 def test_is_made_on_the_meta_device_and_drawn_by_to_empty_and_reset_parameters(dtype):
-    layer = OrthogonalConv2d(2, 3, (5, 4), dtype=dtype, device="meta")
+    layer = FourierConv2d(2, 3, (5, 4), dtype=dtype, device="meta")
     assert all(parameter.is_meta for parameter in layer.parameters())
     layer.to_empty(device="cpu")
     torch.manual_seed(5)
     layer.reset_parameters()
     torch.manual_seed(5)
-    twin = OrthogonalConv2d(2, 3, (5, 4), dtype=dtype)
+    twin = FourierConv2d(2, 3, (5, 4), dtype=dtype)
     x = torch.randn(1, 2, 5, 4)
     assert torch.equal(layer(x), twin(x))
     assert declared(layer) == declared(twin) != {}
@@ -171,34 +171,34 @@ def test_is_made_on_the_meta_device_and_drawn_by_to_empty_and_reset_parameters(d
 
 @pytest.mark.usefixtures("double_by_default")
 def test_has_the_default_dtype():
-    layer = OrthogonalConv2d(2, 3, (5, 4))
+    layer = FourierConv2d(2, 3, (5, 4))
     assert (layer.weight.dtype, layer.weight_real.dtype, layer.bias.dtype) == (torch.complex128, *2 * [torch.float64])
     assert layer(torch.randn(1, 2, 5, 4)).dtype == torch.float64
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64], ids=str)
 def test_refuses_half_precision_and_is_unchanged_then(dtype):
-    layer = OrthogonalConv2d(2, 3, (5, 4), dtype=dtype)
+    layer = FourierConv2d(2, 3, (5, 4), dtype=dtype)
     x = torch.randn(1, 2, 5, 4)
     expected = layer(x)
     for convert in (layer.half, layer.bfloat16):
-        with pytest.raises(ProjUNNError, match="OrthogonalConv2d cannot compute in half precision, found torch"):
+        with pytest.raises(ProjUNNError, match="FourierConv2d cannot compute in half precision, found torch"):
             convert()
     assert torch.equal(layer(x), expected)
 
 
 def test_to_another_precision_keeps_the_imaginary_parts():
     """torch drops them in ``to(torch.float64)``."""
-    layer = OrthogonalConv2d(2, 3, (5, 4))
+    layer = FourierConv2d(2, 3, (5, 4))
     weight = layer.weight.detach().clone()
     assert torch.equal(layer.to(torch.float64).weight.detach(), weight.to(torch.complex128))
 
 
 def test_haar_so_draws_the_determinant_1_at_the_self_conjugate_frequencies():
-    stacks = torch.cat([OrthogonalConv2d(3, 3, 4, init="haar_so").weight_real for _ in range(10)])
+    stacks = torch.cat([FourierConv2d(3, 3, 4, init="haar_so").weight_real for _ in range(10)])
     torch.testing.assert_close(torch.linalg.det(stacks), torch.ones(40))
 
 
 def test_refuses_an_input_of_another_size_and_names_both():
     with pytest.raises(ValueError, match=r"\(B, 1, 8, 6\), the size .* found \(2, 1, 8, 8\)"):
-        OrthogonalConv2d(1, 3, (8, 6))(torch.zeros(2, 1, 8, 8))
+        FourierConv2d(1, 3, (8, 6))(torch.zeros(2, 1, 8, 8))
