@@ -4,11 +4,12 @@ from .callbacks import PredictionWriter, ProjUNN, RNGState, UnitarityMonitor
 from .constraint import from_parametrized, orthogonal
 from .data import AddingProblem, CopyingMemory, ImageClassification, PixelSequence, RandomUnitary
 from .errors import ConfigError, ConstraintError, ProjUNNError
-from .models import ImageClassifier, SequenceModel, UnitaryMatch
+from .models import CertifiedAccuracy, ImageClassifier, SequenceModel, UnitaryMatch
 from .optim import Projector
 
 __all__ = [
     "AddingProblem",
+    "CertifiedAccuracy",
     "ConfigError",
     "ConstraintError",
     "CopyingMemory",

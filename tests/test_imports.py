@@ -21,7 +21,7 @@ ALLOWED = {
     "constraint": ["errors", "linalg", "functional", "_compat"],
     "optim": ["errors", "linalg", "functional", "constraint", "_compat"],
     "callbacks": ["errors", "linalg", "functional", "constraint", "optim", "nn", "_compat"],
-    "nn": ["errors", "linalg", "functional", "constraint"],
+    "nn": ["errors", "linalg", "functional", "constraint", "_compat"],
     "models": ["errors", "linalg", "functional", "constraint", "nn", "_compat"],
     "data": ["errors", "linalg", "functional", "_compat"],
     "cli": ["errors", "linalg", "functional", "constraint", "optim", "callbacks", "nn", "models", "data", "_compat"],

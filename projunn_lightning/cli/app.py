@@ -294,7 +294,7 @@ class ProjUNNCLI(LightningCLI):
         self.after_test()
 
     def after_test(self) -> None:
-        """Print the test loss beside the loss of the task's baseline, and the accuracy."""
+        """Print the test loss beside the loss of the task's baseline, and the accuracies."""
         loss = self.trainer.callback_metrics.get("test/loss")
         if loss is None or not self.trainer.is_global_zero:
             return
@@ -302,9 +302,10 @@ class ProjUNNCLI(LightningCLI):
         baseline = getattr(self.datamodule, "baseline_loss", None)
         if baseline is not None:
             line += f"  (baseline {baseline:.3g}; {100 * loss / baseline:.3g} % of it)"
-        accuracy = self.trainer.callback_metrics.get("test/accuracy")
-        if accuracy is not None:
-            line += f"  accuracy {100 * accuracy:.4g} %"
+        for name in ("accuracy", "certified_accuracy"):
+            share = self.trainer.callback_metrics.get(f"test/{name}")
+            if share is not None:
+                line += f"  {name.replace('_', ' ')} {100 * share:.4g} %"
         Console().print(line, style="bold", highlight=False)
 
     def before_predict(self) -> None:

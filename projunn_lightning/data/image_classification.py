@@ -20,6 +20,8 @@ class ImageClassification(ImageTask):
     the same scale is used for all splits. Targets are ``(B,)``, int64.
 
     Args:
+        standardize: whether each channel is divided by its standard deviation. If False, pixels are numbers from 0 to 1
+            minus the mean of their channel, so that the distance between two inputs is the distance between two images.
         crop_padding: number of pixels by which training images are moved at most, with mirrored edges. The usual value
             for CIFAR is 4.
         horizontal_flip: whether a random half of the training images is mirrored from left to right.
@@ -34,12 +36,14 @@ class ImageClassification(ImageTask):
         self,
         source: str = "uoft-cs/cifar10",
         *,
+        standardize: bool = True,
         crop_padding: int = 0,
         horizontal_flip: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(source, **options)
         at_least(0, crop_padding=crop_padding)
+        self.standardize = standardize
         self.crop_padding = crop_padding
         self.horizontal_flip = horizontal_flip
         self.statistics: tuple[Tensor, Tensor] | None = None
@@ -52,7 +56,8 @@ class ImageClassification(ImageTask):
                 f"crop_padding must be below the images' side of {min(pixels.shape[2:])}, found {self.crop_padding}"
             )
         if self.statistics is None:
-            self.statistics = channel_statistics(pixels)
+            mean, std = channel_statistics(pixels)
+            self.statistics = (mean, std if self.standardize else torch.full_like(std, 255))
 
     def preparation(self, split: str) -> Prepare:
         assert self.statistics is not None

@@ -32,6 +32,7 @@ def orthogonal_kernel(
 
     Source: Li et al. 2019, arXiv 1911.00937 (BCOP); Boissin et al. 2025, arXiv 2501.07930 (strides).
 
+    >>> import torch
     >>> kernel = orthogonal_kernel(torch.eye(2)[None], torch.eye(2)[:, :1].expand(1, 1, 2, 1), (2, 1))
     >>> kernel[:, :, 0, 0], kernel[:, :, 1, 0]  # it moves the second channel by a row
     (tensor([[1., 0.],
@@ -44,7 +45,7 @@ def orthogonal_kernel(
     patches = weight.unflatten(2, (height, width, inputs))
     on_outputs = outputs > inputs and stride == (1, 1)  # the steps act on the side of more channels
     taps = patches if on_outputs else patches.movedim((1, 4), (4, 1))
-    projectors = bases @ bases.mH
+    projectors = bases @ bases.mH if on_outputs else bases.conj() @ bases.mT  # (W P)^T = P^T W^T
     for (dim, flipped), projector in zip(_steps(kernel_size, stride), projectors, strict=True):
         taps = _grown(taps, projector, dim, flipped)
     return (taps.movedim(4, 2) if on_outputs else taps.movedim((4, 1), (1, 2))).flatten(0, 1).contiguous()

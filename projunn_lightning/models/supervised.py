@@ -26,12 +26,19 @@ class Supervised(LightningModule):
         learning_rate: the learning rate of the default optimizer.
         num_classes: the number of classes, for the accuracy; None for regression.
         ignore_index: a class that the accuracy leaves out.
+        further_metrics: metrics that are logged beside these, by name.
 
     Raises:
         ProjUNNError: if the learning rate is negative, or ``ignore_index`` does not fit into 64 bits.
     """
 
-    def __init__(self, learning_rate: float, num_classes: int | None, ignore_index: int | None = None) -> None:
+    def __init__(
+        self,
+        learning_rate: float,
+        num_classes: int | None,
+        ignore_index: int | None = None,
+        further_metrics: dict[str, Metric] | None = None,
+    ) -> None:
         super().__init__()
         non_negative(learning_rate=learning_rate)
         if ignore_index is not None and abs(ignore_index) >= 2**63:
@@ -48,6 +55,7 @@ class Supervised(LightningModule):
                 )
             }
         )
+        metrics |= further_metrics or {}
         self.train_metrics = MetricCollection(metrics, prefix="train/")
         self.val_metrics = self.train_metrics.clone(prefix="val/")
         self.test_metrics = self.train_metrics.clone(prefix="test/")

@@ -19,6 +19,7 @@ from projunn_lightning.nn._precision import conversion, layer_dtype
 
 PaddingMode = Literal["circular", "zeros"]
 Init = Literal["haar", "haar_so", "identity"]
+_AUTOCAST = {torch.float32, torch.float16, torch.bfloat16}  # what torch.autocast converts to each other
 
 
 class _Kept(NamedTuple):
@@ -95,10 +96,11 @@ class LocalKernel(nn.Module):
         """
         self._check_input(input)
         kernel = self._present_kernel()
-        if input.dtype != kernel.dtype and not torch.is_autocast_enabled(input.device.type):
+        converted = torch.is_autocast_enabled(input.device.type) and {input.dtype, kernel.dtype} <= _AUTOCAST
+        if input.dtype != kernel.dtype and not converted:
             raise ProjUNNError(f"input must have the dtype of the layer, {kernel.dtype}, found {input.dtype}")
         output = self._convolve(input, kernel)
-        return output if self.bias is None else output + self.bias.view(-1, 1, 1)
+        return output if self.bias is None else output + self.bias.to(output.dtype).view(-1, 1, 1)
 
     @abstractmethod
     def _convolve(self, input: Tensor, kernel: Tensor) -> Tensor:

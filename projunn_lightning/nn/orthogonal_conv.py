@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from projunn_lightning.errors import ProjUNNError
+from projunn_lightning.linalg import full_precision
 from projunn_lightning.nn._local_kernel import LocalKernel
 from projunn_lightning.nn.orthogonal_conv_transpose import OrthogonalConvTranspose2d
 
@@ -110,6 +111,7 @@ class OrthogonalConv2d(LocalKernel):
         return layer.train(self.training)
 
     @torch.no_grad()
+    @full_precision()
     def fold(self) -> nn.Conv2d:
         """A plain convolution with the same outputs, for inference without this library.
 
@@ -133,8 +135,8 @@ class OrthogonalConv2d(LocalKernel):
             bias=self.bias is not None,
             padding_mode=self.padding_mode,
             dtype=kernel.dtype,
-            device=kernel.device,
-        )
+            device="meta",  # draws no random numbers
+        ).to_empty(device=kernel.device)
         plain.weight.copy_(kernel)
         if self.bias is not None and plain.bias is not None:
             plain.bias.copy_(self.bias)

@@ -32,6 +32,14 @@ def test_test_images_are_scaled_as_the_training_images(folder):
     torch.testing.assert_close(x_test[:, 0] - x[:, 0], scale * (raw_test[:, 0] - raw[:, 0]), atol=1e-4, rtol=1e-4)
 
 
+def test_without_standardize_the_distance_of_inputs_is_the_distance_of_images(folder):
+    data = ImageClassification(folder, standardize=False)
+    x, _ = data.dataset("train").__getitems__(range(36))
+    torch.testing.assert_close(x.mean(dim=(0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+    pixels = data.images["train"].pixels[:36].float() / 255
+    torch.testing.assert_close(x - x[:1], pixels - pixels[:1], atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_channel_statistics_are_those_of_the_pixels(channels):
     images = torch.randint(256, (50, channels, 7, 9), dtype=torch.uint8)
