@@ -21,7 +21,7 @@ RACES: dict[str, Callable[[str], list[Race]]] = {
     "bookkeeping": lambda device: [update.bookkeeping(device)],
     "linear": layers.linear,
     "rnn": lambda device: [layers.recurrence(device, size) for size in (170, 512)],
-    "convolution": lambda device: [layers.convolution(device)],
+    "convolution": layers.convolution,
     "lightning": lambda device: [training.overhead(device, delay, batch) for delay, batch in ((200, 128), (1, 2))],
 }
 ALL = [*RACES, "growth"]
@@ -46,7 +46,9 @@ def main() -> None:
     console = Console()
     name = torch.cuda.get_device_name() if options.device == "cuda" else platform.processor() or platform.machine()
     console.print(f"torch {torch.__version__}, {name}, {torch.get_num_threads()} threads", highlight=False)
-    if missing := [package for package in ("pogo", "geotorch", "matplotlib") if not find_spec(package)]:
+    if missing := [
+        package for package in ("pogo", "geotorch", "deel", "orthogonium", "matplotlib") if not find_spec(package)
+    ]:
         console.print(f"without {', '.join(missing)}: pip install -c constraints.txt -e '.[benchmarks]'")
     for key in which:
         if key == "growth":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import Any
 
@@ -14,7 +14,7 @@ from benchmarks import textbook
 from benchmarks.race import Contestants, Race, race
 from projunn_lightning import Projector, orthogonal
 from projunn_lightning.functional.recurrence import written_out
-from projunn_lightning.nn import FourierConv2d, UnitaryRNN
+from projunn_lightning.nn import FourierConv2d, OrthogonalConv2d, UnitaryRNN
 
 
 def training_step(module: nn.Module, input: Tensor, settings: dict[str, Any] | None = None) -> Callable[[], object]:
@@ -132,15 +132,60 @@ def textbook_step(layer: TextbookConvolution, input: Tensor) -> Callable[[], obj
     return step
 
 
-def convolution(device: str, channels: int = 128, size: int = 16, batch: int = 32) -> Race:
-    """Training steps of an orthogonal convolution and of a plain convolution."""
+def convolution(device: str, channels: int = 128, size: int = 16, batch: int = 32) -> list[Race]:
+    """Training steps and evaluation of orthogonal convolutions, and of a plain convolution."""
     input = torch.randn(batch, channels, size, size, device=device, requires_grad=True)
-    plain = nn.Conv2d(channels, channels, 3, padding=1, bias=False, device=device)
-    ours = FourierConv2d(channels, channels, size, bias=False, device=device)
-    contestants = {
-        "plain 3 x 3": training_step(plain, input),
-        "FourierConv2d": training_step(ours, input, {}),
-        "textbook": textbook_step(TextbookConvolution(channels, size, device), input),
+
+    def plain() -> nn.Conv2d:
+        return nn.Conv2d(channels, channels, 3, padding=1, bias=False, device=device)
+
+    def local() -> OrthogonalConv2d:
+        return OrthogonalConv2d(channels, channels, 3, bias=False, device=device)
+
+    fourier = FourierConv2d(channels, channels, size, bias=False, device=device)
+    contestants: Contestants = {
+        "plain 3 x 3": training_step(plain(), input),
+        "plain 3 x 3, circular": training_step(circular(plain()), input),
+        "OrthogonalConv2d, rank 1": training_step(local(), input, {"rank": 1}),
+        "OrthogonalConv2d": training_step(local(), input, {}),
+        "FourierConv2d": training_step(fourier, input, {}),
+        "FourierConv2d, textbook": textbook_step(TextbookConvolution(channels, size, device), input),
     }
-    title = f"training step of a convolution, C = {channels}, {size} x {size}, B = {batch}, SGD"
-    return race(title, contestants, reference="plain 3 x 3")
+    contestants |= {name: training_step(layer, input) for name, layer in parametrized_convolutions(plain)}
+    shape = f"C = {channels}, {size} x {size}, B = {batch}"
+    evaluated = {"plain 3 x 3": plain(), "plain 3 x 3, circular": circular(plain()), "OrthogonalConv2d": local()}
+    evaluated["OrthogonalConv2d, folded"] = local().fold()
+    evaluations = {name: evaluation(layer, input.detach()) for name, layer in evaluated.items()}
+    return [
+        race(f"training step of a convolution, {shape}, SGD", contestants, reference="plain 3 x 3", rounds=15),
+        race(f"evaluation of a convolution, {shape}", evaluations, reference="plain 3 x 3, circular", rounds=30),
+    ]
+
+
+def circular(layer: nn.Conv2d) -> nn.Conv2d:
+    """The layer with circular padding, as the orthogonal convolutions have it."""
+    layer.padding_mode = "circular"
+    return layer
+
+
+def parametrized_convolutions(plain: Callable[[], nn.Conv2d]) -> Iterator[tuple[str, nn.Module]]:
+    """Convolutions of other libraries whose kernels are constrained, 3 x 3, for as many channels as the plain one."""
+    for name in ("householder", "cayley"):
+        kernel = parametrizations.orthogonal(plain(), orthogonal_map=name)
+        yield f"parametrizations.orthogonal, {name}: kernel as a matrix", kernel
+    channels = plain().in_channels
+    if find_spec("deel"):
+        from deel.torchlip import SpectralConv2d
+
+        yield "deel-torchlip: SpectralConv2d", SpectralConv2d(channels, channels, 3, padding="same", bias=False)
+    if find_spec("orthogonium"):
+        from orthogonium.layers import AdaptiveOrthoConv2d
+
+        options = {"padding": 1, "padding_mode": "circular", "bias": False}
+        yield "orthogonium: AdaptiveOrthoConv2d", AdaptiveOrthoConv2d(channels, channels, 3, **options)
+
+
+def evaluation(layer: nn.Module, input: Tensor) -> Callable[[], object]:
+    """A forward pass in evaluation."""
+    layer.eval()
+    return torch.no_grad()(lambda: layer(input))

@@ -1,47 +1,45 @@
-"""A classifier with certified robustness: orthogonal layers bound its Lipschitz constant by 1.
+"""A classifier of images with certified robustness: orthogonal layers make it 1-Lipschitz.
 
-A matrix with orthonormal rows increases no distance, and sorting features in pairs increases none either (GroupSort;
-Anil, Lucas and Grosse 2019). Therefore |f(x) - f(y)| <= |x - y| for all images x and y. If a class leads by a margin m,
-it still leads after any change of the pixels with a norm below m / sqrt(2).
+An orthogonal convolution increases no distance, and neither do GroupSort and a last layer with orthonormal rows.
+Therefore |f(x) - f(y)| <= |x - y| for all images x and y. If a class leads by a margin m, it still leads after any
+change of the pixels with a norm below m / sqrt(2).
 
     python examples/lipschitz.py
 
-The program prints the bound that follows from the weights, the largest ratio that a search finds, the accuracy, and the
-share of the test images whose correct class is certified against every change of norm 0.2.
+The program prints the largest ratio |f(x) - f(y)| / |x - y| that a search finds, the accuracy, and the share of the
+test images whose right class is certified against every change of norm 0.2. At the end it folds the convolutions into
+plain ones, which give the same outputs without this library.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from projunn_lightning import Projector, orthogonal
+from projunn_lightning import CertifiedAccuracy, Projector, orthogonal
 from projunn_lightning.data.digits import rendered_digits
+from projunn_lightning.nn import GroupSort, OrthogonalConv2d
 
 RADIUS = 0.2
+MARGIN = 0.5
 
 
-class GroupSort(nn.Module):
-    """Sort features in pairs. The map is 1-Lipschitz and, unlike ReLU, keeps the norm of the gradient."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        return input.unflatten(-1, (-1, 2)).sort(dim=-1).values.flatten(-2)
-
-
-def classifier(width: int = 256) -> nn.Sequential:
-    """Three linear layers with orthonormal rows."""
-    first = orthogonal(nn.Linear(28 * 28, width), init="haar")
-    second = orthogonal(nn.Linear(width, width), init="haar")
-    third = orthogonal(nn.Linear(width, 10), init="haar")
-    return nn.Sequential(nn.Flatten(), first, GroupSort(), second, GroupSort(), third)
-
-
-def lipschitz_bound(model: nn.Sequential) -> float:
-    """The product of the spectral norms of the layers."""
-    norms = [torch.linalg.matrix_norm(layer.weight, ord=2) for layer in model if isinstance(layer, nn.Linear)]
-    return torch.stack(norms).prod().item()
+def classifier(width: int = 16) -> nn.Sequential:
+    """A network for images of 28 x 28: two convolutions halve the sides, and two more have 3 x 3 kernels."""
+    return nn.Sequential(
+        OrthogonalConv2d(1, width, 4, stride=2),
+        GroupSort(),
+        OrthogonalConv2d(width, 2 * width, 2, stride=2),
+        GroupSort(),
+        OrthogonalConv2d(2 * width, 2 * width, 3, init="identity"),
+        GroupSort(),
+        OrthogonalConv2d(2 * width, 2 * width, 3, init="identity"),
+        GroupSort(),
+        nn.Flatten(),
+        orthogonal(nn.Linear(2 * width * 7 * 7, 10), init="haar"),
+    )
 
 
-def largest_ratio(model: nn.Sequential, x: Tensor, distance: float = 0.1, rounds: int = 20) -> float:
+def largest_ratio(model: nn.Module, x: Tensor, distance: float = 0.1, rounds: int = 20) -> float:
     """Search near the images x for the largest |f(x) - f(y)| / |x - y|, by a power iteration with the gradient."""
     ratios, way = [], torch.randn_like(x)
     for _ in range(rounds):
@@ -52,40 +50,44 @@ def largest_ratio(model: nn.Sequential, x: Tensor, distance: float = 0.1, rounds
     return torch.stack(ratios).max().item()
 
 
+def folded(model: nn.Sequential) -> nn.Sequential:
+    """The same network with plain convolutions."""
+    return nn.Sequential(*(layer.fold() if isinstance(layer, OrthogonalConv2d) else layer for layer in model))
+
+
 def images(split: str) -> tuple[Tensor, Tensor]:
     """Images with pixels from 0 to 1, and their classes."""
     pixels, labels = rendered_digits(split)
     return pixels / 255, labels
 
 
-def main(steps: int = 1000) -> tuple[float, float, float, float]:
-    """Return the bound, the largest ratio found, the accuracy and the certified accuracy."""
+def main(steps: int = 500) -> tuple[float, float, float]:
+    """Return the largest ratio found, the accuracy and the certified accuracy."""
     torch.manual_seed(0)
     model = classifier()
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     Projector(model).attach(optimizer)
 
     x, labels = images("train")
     for _ in range(steps):
-        batch = torch.randint(len(x), (128,))
-        loss = F.cross_entropy(8 * model(x[batch]), labels[batch])  # 1-Lipschitz logits are small
+        batch = torch.randint(len(x), (64,))
+        # The right class must lead by more than the margin. The factor is there because 1-Lipschitz logits are small.
+        loss = F.cross_entropy(8 * (model(x[batch]) - MARGIN * F.one_hot(labels[batch], 10)), labels[batch])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
-    model.double()  # in float32 the search would measure rounding
+    model.eval()
+    ratio = largest_ratio(model, x[:50], rounds=50)
     x, labels = images("test")
-    x = x.double()
-    bound, ratio = lipschitz_bound(model), largest_ratio(model, x[:500])
     with torch.no_grad():
         logits = model(x)
-    right = logits.argmax(1) == labels
-    first, second = logits.topk(2, dim=1).values.unbind(1)
-    accuracy = right.float().mean().item()
-    certified = (right & (first - second > 2**0.5 * bound * RADIUS)).float().mean().item()
-    print(f"Lipschitz bound {bound:.6f}, largest ratio found {ratio:.6f}")
+        assert torch.allclose(folded(model)(x), logits, atol=1e-4)
+    accuracy = (logits.argmax(1) == labels).float().mean().item()
+    certified = float(CertifiedAccuracy(RADIUS)(logits, labels))
+    print(f"largest ratio found {ratio:.5f}, expected at most 1 up to rounding")
     print(f"accuracy {accuracy:.1%}, certified against every change of norm {RADIUS}: {certified:.1%}")
-    return bound, ratio, accuracy, certified
+    return ratio, accuracy, certified
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from torch import nn
 
 from projunn_lightning import Projector, orthogonal
 from projunn_lightning.functional import RETRACTIONS, SAMPLERS, unitarity_error
-from projunn_lightning.nn import FourierConv2d, UnitaryRNN
+from projunn_lightning.nn import FourierConv2d, OrthogonalConv2d, UnitaryRNN
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
@@ -64,3 +64,11 @@ def test_layers_compute_what_the_cpu_does_with_the_same_gradients(layer, dtype):
         output.abs().square().sum().backward()
         results.append([output.cpu(), *(parameter.grad.cpu().clone() for parameter in module.parameters())])
     torch.testing.assert_close(*results)
+
+
+@torch.no_grad()
+def test_the_kept_kernel_of_a_convolution_is_assembled_anew_for_parameters_on_another_device():
+    layer, x = OrthogonalConv2d(2, 3, 3).eval(), torch.randn(1, 2, 4, 4)
+    expected = layer(x)
+    layer.load_state_dict({name: value.cuda() for name, value in layer.state_dict().items()}, assign=True)
+    torch.testing.assert_close(layer(x.cuda()).cpu(), expected)

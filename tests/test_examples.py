@@ -34,9 +34,8 @@ def test_the_demo_transformer_learns_to_sort_with_every_attention_orthogonal(cap
 
 
 def test_the_bound_of_the_classifier_holds_against_a_search_and_certifies_images():
-    bound, ratio, accuracy, certified = lipschitz.main(steps=100)
-    assert bound == pytest.approx(1, abs=1e-4)
-    assert 0.99 < ratio <= bound
+    ratio, accuracy, certified = lipschitz.main(steps=60)
+    assert 0.5 < ratio < 1 + 1e-3
     assert certified < accuracy
     assert accuracy > 0.4
 
@@ -45,7 +44,7 @@ def test_a_search_finds_the_lipschitz_constant_of_a_linear_map():
     layer = torch.nn.Linear(64, 8)
     model = torch.nn.Sequential(torch.nn.Flatten(), layer)
     ratio = lipschitz.largest_ratio(model, torch.randn(3, 1, 8, 8), rounds=200)
-    assert ratio == pytest.approx(lipschitz.lipschitz_bound(model), rel=0.01)
+    assert ratio == pytest.approx(torch.linalg.matrix_norm(layer.weight, ord=2).item(), rel=0.01)
 
 
 def test_an_adapter_learns_the_turned_digits_and_keeps_the_singular_values():

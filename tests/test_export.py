@@ -15,7 +15,7 @@ from torch import nn
 
 from examples.export import export
 from projunn_lightning import ImageClassifier, SequenceModel, UnitaryMatch
-from projunn_lightning.nn import FourierConv2d, UnitaryRNN
+from projunn_lightning.nn import FourierConv2d, OrthogonalConv2d, OrthogonalConvTranspose2d, UnitaryRNN
 
 needs_torch_2_13 = pytest.mark.skipif(torch.__version__ < (2, 13), reason="the ONNX exporter of older torch fails")
 
@@ -61,6 +61,13 @@ def convolutions():
     return Together(*(FourierConv2d(3, 4, **kind) for kind in kinds))
 
 
+def local_convolutions():
+    sizes = {"kernel_size": 4, "stride": 2}
+    zeros = {"kernel_size": (2, 4), "stride": (1, 2), "padding_mode": "zeros"}
+    layers = OrthogonalConv2d(3, 8, **sizes), OrthogonalConv2d(3, 2, **zeros), OrthogonalConv2d(3, 6, 3, groups=3)
+    return Together(*layers, OrthogonalConvTranspose2d(3, 2, **sizes), OrthogonalConvTranspose2d(3, 2, **zeros))
+
+
 def normal(*shape):
     return lambda n: torch.randn(n, *shape)
 
@@ -77,12 +84,13 @@ CASES = {  # the module, an input of n samples, its dimensions of any size
     "SequenceModel": (sequence_models, integers, {0: BATCH, 1: TIME}),
     "ImageClassifier": (images, normal(3, 6, 8), {0: BATCH}),
     "UnitaryMatch": (lambda: UnitaryMatch(5, init="haar"), complex_normal, {0: BATCH}),
+    "OrthogonalConv2d": (local_convolutions, normal(3, 6, 8), {0: BATCH}),
     "UnitaryRNN, real": (lambda: recurrent(torch.float32), normal(5, 3), {0: BATCH, 1: TIME}),
     "UnitaryRNN, complex": (lambda: recurrent(torch.complex64), normal(5, 3), {0: BATCH, 1: TIME}),
     "FourierConv2d": (convolutions, normal(3, 6, 8), {0: BATCH}),
     "ResNet9": (lambda: ImageClassifier("resnet9", 3, 16, 10, width=4), normal(3, 16, 16), {0: BATCH}),
 }
-QUICK, SLOW = list(CASES)[:3], list(CASES)[3:]
+QUICK, SLOW = list(CASES)[:4], list(CASES)[4:]
 
 
 @cache

@@ -106,6 +106,23 @@ class TestShardedModels:
             world(sharded_fits.shard_convolutions)
 
 
+@pytest.fixture(scope="module")
+def alone():
+    """The autoencoder that one process has trained."""
+    return distributed_runs.convolutions(16)
+
+
+class TestOrthogonalConvolutions:
+    @pytest.mark.parametrize("how", ["ddp", "sharded", "sharded, each layer"])
+    def test_train_as_one_process_with_the_whole_batch(self, world, alone, how):
+        options = DDP if how == "ddp" else {"strategy": ModelParallelStrategy(2, 1), "devices": 2}
+        first, second = world(distributed_runs.convolutions, 8, each_layer=how == "sharded, each layer", **options)
+        assert all(torch.equal(first[0][name], second[0][name]) for name in first[0])
+        assert distance(first[0], alone[0]) < 1e-5
+        assert first[1] == pytest.approx(alone[1], rel=1e-5)
+        assert max(error for _, _, error in (alone, first, second)) < 1e-5
+
+
 class TestConfigs:
     def test_say_when_to_use_them_and_how(self):
         assert {path.stem for path in STRATEGIES} == {"ddp", "ddp_powersgd", "fsdp2", "multi_node"}

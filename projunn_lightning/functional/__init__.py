@@ -1,6 +1,7 @@
 """Pure functions on tensors: the low-rank update, the retractions, unitarity, initialisation, the recurrence."""
 
 from projunn_lightning.functional import init, simple
+from projunn_lightning.functional.circular_padding import circular_pad, circular_unpad
 from projunn_lightning.functional.convolution import (
     assemble_spectrum,
     circular_convolution,
@@ -49,6 +50,8 @@ __all__ = [
     "assemble_spectrum",
     "cayley",
     "circular_convolution",
+    "circular_pad",
+    "circular_unpad",
     "estimate_unitarity_error",
     "frequency_counts",
     "init",

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
+from functools import partial
+
+import torch
 from torch import Tensor
+
+from projunn_lightning._compat import in_torch_func
+from projunn_lightning.functional._differentiable import gradients
 
 _HEIGHT, _WIDTH = 2, 3  # the dims of the taps (G, C, height, width, other channels)
 
@@ -32,7 +37,6 @@ def orthogonal_kernel(
 
     Source: Li et al. 2019, arXiv 1911.00937 (BCOP); Boissin et al. 2025, arXiv 2501.07930 (strides).
 
-    >>> import torch
     >>> kernel = orthogonal_kernel(torch.eye(2)[None], torch.eye(2)[:, :1].expand(1, 1, 2, 1), (2, 1))
     >>> kernel[:, :, 0, 0], kernel[:, :, 1, 0]  # it moves the second channel by a row
     (tensor([[1., 0.],
@@ -59,7 +63,41 @@ def _steps(kernel_size: tuple[int, int], stride: tuple[int, int]) -> list[tuple[
 
 def _grown(taps: Tensor, projector: Tensor, dim: int, flipped: bool) -> Tensor:
     """The block convolution of taps with ``[P, I - P]`` along a dim, or with ``[I - P, P]``."""
-    kept = (projector @ taps.flatten(2)).view_as(taps)
+    plain = torch.compiler.is_compiling() or in_torch_func()
+    return (_composed if plain else _Grown.apply)(taps, projector, dim, flipped)
+
+
+def _composed(taps: Tensor, projector: Tensor, dim: int, flipped: bool) -> Tensor:
+    kept = _product(projector, taps.flatten(2)).view_as(taps)
     first, second = (taps - kept, kept) if flipped else (kept, taps - kept)
-    end, start = ((0, 0, 0, 0, 0, 1), (0, 0, 0, 0, 1, 0)) if dim == _HEIGHT else ((0, 0, 0, 1), (0, 0, 1, 0))
-    return F.pad(first, end) + F.pad(second, start)
+    last = taps.shape[dim] - 1
+    inner = first.narrow(dim, 1, last) + second.narrow(dim, 0, last)
+    return torch.cat([first.narrow(dim, 0, 1), inner, second.narrow(dim, last, 1)], dim)
+
+
+class _Grown(torch.autograd.Function):
+    """The same with a backward pass that reads the gradient once; autograd would fill and add a tensor per slice."""
+
+    @staticmethod
+    def forward(ctx, taps, projector, dim, flipped):  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(taps, projector)
+        ctx.options = dim, flipped
+        return _composed(taps, projector, dim, flipped)
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        taps, projector = ctx.saved_tensors
+        dim, flipped = ctx.options
+        if torch.is_grad_enabled():  # for a second derivative
+            grown = partial(_composed, dim=dim, flipped=flipped)
+            return *gradients(grown, (taps, projector), ctx.needs_input_grad[:2], grad), None, None
+        first, second = grad.narrow(dim, 0, taps.shape[dim]), grad.narrow(dim, 1, taps.shape[dim])
+        kept, rest = (second, first) if flipped else (first, second)
+        of_product = (kept - rest).flatten(2)
+        of_taps = _product(projector.mH, of_product).view_as(taps) + rest
+        return of_taps, _product(of_product, taps.flatten(2).mH), None, None
+
+
+def _product(first: Tensor, second: Tensor) -> Tensor:
+    """The product of stacks of matrices. For a stack of one, the product of matrices is faster than ``bmm``."""
+    return (first[0] @ second[0])[None] if len(first) == 1 else first @ second

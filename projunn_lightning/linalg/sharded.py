@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from itertools import product
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeGuard
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeGuard, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -28,6 +28,7 @@ WIDTH = 64
 """The number of columns of a matrix that every process holds at the same time."""
 
 Index = tuple[int | slice, ...]
+MaybeTensor = TypeVar("MaybeTensor", bound=Tensor | None)
 
 
 class Block(NamedTuple):
@@ -199,9 +200,9 @@ class Sharded(Matrices):
         return thin
 
 
-def gathered(tensor: Tensor | None) -> Tensor | None:
+def gathered(tensor: MaybeTensor) -> MaybeTensor:
     """The whole of a sharded tensor on every process. Any other tensor, or None, is returned as it is."""
-    return tensor.full_tensor() if tensor is not None and Sharded.holds(tensor) else tensor
+    return cast("MaybeTensor", tensor.full_tensor()) if tensor is not None and Sharded.holds(tensor) else tensor
 
 
 def scattered_(target: Tensor, whole: Tensor) -> None:

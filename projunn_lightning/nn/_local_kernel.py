@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from projunn_lightning._compat import in_torch_func
 from projunn_lightning.errors import ProjUNNError, at_least, one_of, pair
 from projunn_lightning.functional import orthogonal_kernel
-from projunn_lightning.linalg import full_precision
+from projunn_lightning.linalg import full_precision, gathered
 from projunn_lightning.nn._declaration import declare
 from projunn_lightning.nn._precision import conversion, layer_dtype
 
@@ -27,6 +27,11 @@ class _Kept(NamedTuple):
 
     parameters: list[Tensor]
     kernel: Tensor
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors have the same values on one device; torch refuses to compare those of two devices."""
+    return one.device == other.device and torch.equal(one, other)
 
 
 class LocalKernel(nn.Module):
@@ -109,13 +114,20 @@ class LocalKernel(nn.Module):
     def kernel(self) -> Tensor:
         """The ordinary kernel, assembled from the parameters; gradients flow back to them.
 
-        Its shape is that of the weight of ``torch.nn.Conv2d`` or ``torch.nn.ConvTranspose2d``.
+        Its shape is that of the weight of ``torch.nn.Conv2d`` or ``torch.nn.ConvTranspose2d``. If the parameters are
+        sharded, every process must call this method, and gets the whole kernel.
         """
-        weight = self.weight.unflatten(0, (self.groups, -1))
-        bases = weight.new_empty(self._bases_shape) if self.bases is None else self.bases
-        with torch.autocast(weight.device.type, enabled=False):
+        weight, bases = gathered(self.weight), gathered(self.bases)
+        weight = weight.unflatten(0, (self.groups, -1))
+        bases = weight.new_empty(self._bases_shape) if bases is None else bases
+        # The compiler cannot follow full_precision, which reads and sets switches of torch.
+        compiling = torch.compiler.is_compiling()
+        with torch.autocast(weight.device.type, enabled=False) if compiling else full_precision():
             kernel = orthogonal_kernel(weight, bases, self.kernel_size, self.stride)
-        return kernel.conj() if self.transposed else kernel
+        if self.transposed and kernel.is_complex():
+            # With conj(), the gradient could be a lazy conjugate, which torch's optimizers refuse.
+            kernel = torch.complex(kernel.real, -kernel.imag)
+        return kernel
 
     def _present_kernel(self) -> Tensor:
         """The kernel for a forward pass: in evaluation without gradients, the kept one while the weights are the same.
@@ -128,9 +140,9 @@ class LocalKernel(nn.Module):
         if self.training or differentiable or traced:
             return self.kernel()
         kept = self._kept
-        if kept is None or not all(map(torch.equal, kept.parameters, parameters)):
+        if kept is None or not all(map(_same, kept.parameters, parameters)):
             # Not an inference tensor, because a later call may need the gradient of its input.
-            with torch.inference_mode(False), torch.no_grad(), full_precision():
+            with torch.inference_mode(False), torch.no_grad():
                 kept = self._kept = _Kept([parameter.clone() for parameter in parameters], self.kernel())
         return kept.kernel
 
@@ -148,13 +160,14 @@ class LocalKernel(nn.Module):
         return (self.out_channels, self.in_channels) if self.transposed else (self.in_channels, self.out_channels)
 
     @property
-    def _before(self) -> tuple[int, int]:
-        """The number of rows above and of columns left of an image that the padding adds, as in ``torch.nn.Conv2d``."""
-        rows, columns = (
-            (size - 1) // 2 if step == 1 else (size - step + 1) // 2
-            for size, step in zip(self.kernel_size, self.stride, strict=True)
-        )
-        return rows, columns
+    def _pad(self) -> tuple[int, int, int, int]:
+        """The pixels by which an image is continued at the left, the right, the top and the bottom.
+
+        At the left and the top they are as many as in ``torch.nn.Conv2d``.
+        """
+        (height, width), (down, right) = self.kernel_size, self.stride
+        top, left = ((n - 1) // 2 if step == 1 else (n - step + 1) // 2 for n, step in ((height, down), (width, right)))
+        return left, width - right - left, top, height - down - top
 
     def _check_input(self, input: Tensor) -> None:
         if input.ndim not in (3, 4) or input.shape[-3] != self.in_channels:

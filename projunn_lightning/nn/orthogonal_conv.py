@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from projunn_lightning.errors import ProjUNNError
-from projunn_lightning.linalg import full_precision
+from projunn_lightning.functional import circular_pad
+from projunn_lightning.linalg import gathered
 from projunn_lightning.nn._local_kernel import LocalKernel
 from projunn_lightning.nn.orthogonal_conv_transpose import OrthogonalConvTranspose2d
 
@@ -66,23 +67,21 @@ class OrthogonalConv2d(LocalKernel):
         return F.conv2d(self._padded(input), kernel, stride=self.stride, groups=self.groups)
 
     def _padded(self, input: Tensor) -> Tensor:
-        pads = []
-        for side, size, step, before in zip(
-            input.shape[:-3:-1], self.kernel_size[::-1], self.stride[::-1], self._before[::-1], strict=True
-        ):
-            after = size - step - before
-            if self.padding_mode == "zeros":
-                after = max(after, before) if step > 1 else after  # as torch.nn.Conv2d, for sides of any size
-            elif side % step or side < max(before, after):
+        left, right, top, bottom = pad = self._pad
+        if self.padding_mode == "circular":
+            height, width = input.shape[-2:]
+            if height % self.stride[0] or width % self.stride[1] or height < max(pad[2:]) or width < max(pad[:2]):
                 raise ProjUNNError(
                     f"with circular padding, the sides of the image must be multiples of the stride = {self.stride} "
-                    f"and at least half of the kernel = {self.kernel_size}, found {tuple(input.shape[-2:])}: pad or "
-                    "resize the images, or set padding_mode to 'zeros'"
+                    f"and at least half of the kernel = {self.kernel_size}, found {height} x {width}: pad or resize "
+                    "the images, or set padding_mode to 'zeros'"
                 )
-            pads += [before, after]
-        if not any(pads):
-            return input
-        return F.pad(input, pads, mode="circular" if self.padding_mode == "circular" else "constant")
+            return circular_pad(input, pad) if any(pad) else input
+        if self.stride[0] > 1:  # as torch.nn.Conv2d, which pads both edges alike
+            bottom = max(top, bottom)
+        if self.stride[1] > 1:
+            right = max(left, right)
+        return F.pad(input, (left, right, top, bottom)) if any(pad) else input
 
     def transpose(self) -> OrthogonalConvTranspose2d:
         """The adjoint of the layer without its bias; both share the parameters.
@@ -111,20 +110,20 @@ class OrthogonalConv2d(LocalKernel):
         return layer.train(self.training)
 
     @torch.no_grad()
-    @full_precision()
     def fold(self) -> nn.Conv2d:
         """A plain convolution with the same outputs, for inference without this library.
 
-        Its weight is a copy of the kernel, which is no longer orthogonal after further training.
+        Its weight is a copy of the kernel, which is no longer orthogonal after further training. If the parameters
+        are sharded, every process must call this method.
         """
-        kernel, size = self.kernel(), list(self.kernel_size)
-        padding: str | tuple[int, int] = "same" if self.stride == (1, 1) else self._before
+        kernel, size, before = self.kernel(), list(self.kernel_size), (self._pad[2], self._pad[0])
+        padding: str | tuple[int, int] = "same" if self.stride == (1, 1) else before
         if padding != "same":
             for dim in (0, 1):  # torch.nn.Conv2d pads an even kernel with a stride of 1 by "same" only
                 if self.stride[dim] == 1 and size[dim] % 2 == 0:
                     kernel = torch.cat([torch.zeros_like(kernel.narrow(2 + dim, 0, 1)), kernel], 2 + dim)
                     size[dim] += 1
-            padding = (self._before[0] + size[0] - self.kernel_size[0], self._before[1] + size[1] - self.kernel_size[1])
+            padding = (before[0] + size[0] - self.kernel_size[0], before[1] + size[1] - self.kernel_size[1])
         plain = nn.Conv2d(
             self.in_channels,
             self.out_channels,
@@ -139,5 +138,5 @@ class OrthogonalConv2d(LocalKernel):
         ).to_empty(device=kernel.device)
         plain.weight.copy_(kernel)
         if self.bias is not None and plain.bias is not None:
-            plain.bias.copy_(self.bias)
+            plain.bias.copy_(gathered(self.bias))
         return plain.train(self.training)

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from projunn_lightning.errors import ProjUNNError
+from projunn_lightning.functional import circular_unpad
 from projunn_lightning.nn._local_kernel import LocalKernel
 
 
@@ -27,22 +28,14 @@ class OrthogonalConvTranspose2d(LocalKernel):
     transposed = True
 
     def _convolve(self, input: Tensor, kernel: Tensor) -> Tensor:
-        before = self._before
-        margins = [0, 0]  # the number of pixels of the periodic image beyond each edge that reach the output
-        if self.padding_mode == "circular":
-            margins = [
-                max(-(-(size - 1 - first) // step), (step - 1 + first) // step)
-                for size, step, first in zip(self.kernel_size, self.stride, before, strict=True)
-            ]
-            if any(side < margin for side, margin in zip(input.shape[-2:], margins, strict=True)):
-                raise ProjUNNError(
-                    f"with circular padding, the image must be at least {margins[0]} x {margins[1]} for the kernel of "
-                    f"{self.kernel_size} and the stride {self.stride}, found {tuple(input.shape[-2:])}: use larger "
-                    "images, or set padding_mode to 'zeros'"
-                )
-            input = F.pad(input, [margins[1], margins[1], margins[0], margins[0]], mode="circular")
+        left, right, top, bottom = pad = self._pad
+        height, width = (side * step for side, step in zip(input.shape[-2:], self.stride, strict=True))
+        if self.padding_mode == "circular" and (height < max(top, bottom) or width < max(left, right)):
+            raise ProjUNNError(
+                f"with circular padding, the sides of the output must be at least half of the kernel = "
+                f"{self.kernel_size}, found {height} x {width}: use larger images, or set padding_mode to 'zeros'"
+            )
         output = F.conv_transpose2d(input, kernel, stride=self.stride, groups=self.groups)
-        for dim, step, margin, first in zip((-2, -1), self.stride, margins, before, strict=True):
-            length = (input.shape[dim] - 2 * margin) * step
-            output = output.narrow(dim, margin * step + first, length)
-        return output
+        if self.padding_mode == "circular":
+            return circular_unpad(output, pad) if any(pad) else output
+        return output[..., top : top + height, left : left + width]

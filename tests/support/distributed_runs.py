@@ -11,15 +11,17 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.demos.boring_classes import BoringModel
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState, powerSGD_hook
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from projunn_lightning import (
     AddingProblem,
@@ -33,6 +35,7 @@ from projunn_lightning.callbacks import RNGState
 from projunn_lightning.cli.main import main
 from projunn_lightning.functional import unitarity_error
 from projunn_lightning.linalg import generator_for
+from projunn_lightning.nn import OrthogonalConv2d
 
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
 
@@ -122,6 +125,65 @@ def parallel_layers(world: bool = True) -> list[Tensor]:
         model(torch.randn(8, 8, generator=generator_for(str(step)))).square().mean().backward()
         optimizer.step()
     return [model[i].weight.detach().full_tensor() if world else model[i].weight.detach() for i in (0, 2)]
+
+
+class Autoencoder(LightningModule):
+    """Orthogonal convolutions, whose matrices and groups two ranks share unevenly, and the adjoint of the first."""
+
+    def __init__(self, each_layer: bool = False) -> None:
+        super().__init__()
+        self.each_layer = each_layer
+        self.layers = nn.Sequential(
+            OrthogonalConv2d(3, 4, 3),
+            nn.Tanh(),
+            OrthogonalConv2d(4, 6, 4, stride=(1, 2), groups=2),
+            OrthogonalConv2d(6, 4, (2, 1), groups=2),
+            nn.Upsample(scale_factor=(1, 2)),
+        )
+        self.layers.append(self.layers[0].transpose())
+
+    def configure_model(self) -> None:
+        """Shard all layers together, or each layer but those that share parameters."""
+        if self.device_mesh is not None:
+            mesh = self.device_mesh["data_parallel"]
+            for layer in self.layers[2:4] if self.each_layer else ():
+                fully_shard(layer, mesh=mesh)
+            fully_shard(self, mesh=mesh)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        return (self(batch[0]) - batch[0]).square().mean()
+
+    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        self.log("loss", self.training_step(batch, batch_idx), sync_dist=True)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.RMSprop(self.parameters(), lr=3e-3)
+
+
+def convolutions(
+    batch_size: int, *, each_layer: bool = False, **options: Any
+) -> tuple[dict[str, Tensor], float, float]:
+    """The weights of an autoencoder after 40 steps, its loss in evaluation, and its largest unitarity error."""
+    torch.manual_seed(0)
+    model, method = Autoencoder(each_layer), ProjUNN(rank=2)
+    data = TensorDataset(torch.randn(64, 3, 6, 4, generator=generator_for("images")))
+    ranks = options.get("devices", 1)
+    sampler = DistributedSampler(data, ranks, dist.get_rank() if ranks > 1 else 0, shuffle=False)
+    loader = DataLoader(data, batch_size, sampler=sampler)
+    settings = {"max_steps": 40, "check_val_every_n_epoch": 2, "devices": 1, **QUIET, **options}
+    trainer = Trainer(accelerator="cpu", callbacks=method, use_distributed_sampler=False, **settings)
+    trainer.fit(model, loader, loader)
+    if model.device_mesh is not None:
+        model.reshard()  # the last validation has gathered the weights
+    weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    if model.device_mesh is not None:
+        assert all(isinstance(weight, DTensor) for weight in weights.values())
+        weights = {name: weight.full_tensor() for name, weight in weights.items()}
+    loss = float(trainer.callback_metrics["loss"])
+    return weights, loss, float(max(method.projector.unitarity_errors().values()))
 
 
 def command(folder: Path, *arguments: str) -> None:
