@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks import bases, layers, manifold, report, study, textbook, update
+from benchmarks import bases, certified, layers, manifold, report, study, textbook, update
 from benchmarks.race import Race, race
 from projunn_lightning.functional import projunn_t, rank_k
 from tests.support.oracles import ORACLES, random_update, random_weight
@@ -35,7 +35,7 @@ def test_every_race_runs_at_a_small_size():
         *layers.linear("cpu", size=8, batch=2),
         update.bookkeeping("cpu", count=3, size=4),
         layers.recurrence("cpu", 8, time=5, batch=2),
-        layers.convolution("cpu", channels=4, size=4, batch=2),
+        *layers.convolution("cpu", channels=4, size=4, batch=2),
     ]
     for result in races:
         assert all(len(times) >= 3 and min(times) > 0 for times in result.times.values())
@@ -103,3 +103,17 @@ def test_every_basis_of_the_tangent_sampler_can_be_studied(tmp_path, monkeypatch
     figures = study.medians(output)
     assert len(figures) == len(study.CONTESTANTS) == 2 * 2 * (4 + 5)
     assert all(0 < figure < 1 for rates in figures.values() for (figure,) in rates.values())
+
+
+@pytest.mark.filterwarnings("ignore")  # of very short runs
+def test_the_certified_accuracies_are_written_for_each_epoch_and_finished_contestants_are_not_repeated(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / "certified.csv"
+    options = ["--source", "rendered-digits", "--epochs", "1", "--batches", "1", "--width", "2", "--output", str(path)]
+    monkeypatch.setattr("sys.argv", ["certified", "OrthogonalConv2d", *options])
+    certified.main()
+    written = path.read_text()
+    assert [line.split(",")[5] for line in written.splitlines()] == ["split", "val", "test"]
+    certified.main()
+    assert path.read_text() == written
