@@ -105,6 +105,11 @@ class TestShardedModels:
         with pytest.raises(RuntimeError, match=r"ImageClassifier has parameters of .*complex64 and"):
             world(sharded_fits.shard_convolutions)
 
+    def test_a_sharded_network_is_certified(self, world):
+        for accuracy, error in world(sharded_fits.certified):
+            assert accuracy > 0.9
+            assert error < 1e-5
+
 
 @pytest.fixture(scope="module")
 def alone():

@@ -28,6 +28,8 @@ def circular_pad(input: Tensor, pad: Sequence[int]) -> Tensor:
     >>> circular_pad(torch.tensor([[[1, 2, 3]]]), (1, 2, 0, 0))
     tensor([[[3, 1, 2, 3, 1, 2]]])
     """
+    if not any(pad):
+        return input
     return (_padded if _plain() else _Padded.apply)(input, tuple(pad))
 
 
@@ -42,6 +44,8 @@ def circular_unpad(input: Tensor, pad: Sequence[int]) -> Tensor:
     >>> circular_unpad(torch.tensor([[[1, 10, 20, 30, 2, 3]]]), (1, 2, 0, 0))
     tensor([[[12, 23, 31]]])
     """
+    if not any(pad):
+        return input
     return (_unpadded if _plain() else _Unpadded.apply)(input, tuple(pad))
 
 

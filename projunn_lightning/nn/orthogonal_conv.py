@@ -64,24 +64,23 @@ class OrthogonalConv2d(LocalKernel):
     transposed = False
 
     def _convolve(self, input: Tensor, kernel: Tensor) -> Tensor:
-        return F.conv2d(self._padded(input), kernel, stride=self.stride, groups=self.groups)
-
-    def _padded(self, input: Tensor) -> Tensor:
-        left, right, top, bottom = pad = self._pad
+        left, right, top, bottom = self._pad
         if self.padding_mode == "circular":
-            height, width = input.shape[-2:]
-            if height % self.stride[0] or width % self.stride[1] or height < max(pad[2:]) or width < max(pad[:2]):
-                raise ProjUNNError(
-                    f"with circular padding, the sides of the image must be multiples of the stride = {self.stride} "
-                    f"and at least half of the kernel = {self.kernel_size}, found {height} x {width}: pad or resize "
-                    "the images, or set padding_mode to 'zeros'"
-                )
-            return circular_pad(input, pad) if any(pad) else input
-        if self.stride[0] > 1:  # as torch.nn.Conv2d, which pads both edges alike
-            bottom = max(top, bottom)
-        if self.stride[1] > 1:
-            right = max(left, right)
-        return F.pad(input, (left, right, top, bottom)) if any(pad) else input
+            self._check_sides(*input.shape[-2:])
+            return F.conv2d(circular_pad(input, self._pad), kernel, stride=self.stride, groups=self.groups)
+        # With a stride of 1, torch.nn.Conv2d(padding="same") adds what is missing to the right and the bottom.
+        missing = (0, right - left if self.stride[1] == 1 else 0, 0, bottom - top if self.stride[0] == 1 else 0)
+        input = F.pad(input, missing) if any(missing) else input
+        return F.conv2d(input, kernel, stride=self.stride, padding=(top, left), groups=self.groups)
+
+    def _check_sides(self, height: int, width: int) -> None:
+        left, right, top, bottom = self._pad
+        if height % self.stride[0] or width % self.stride[1] or height < max(top, bottom) or width < max(left, right):
+            raise ProjUNNError(
+                f"with circular padding, the sides of the image must be multiples of the stride = {self.stride} and at "
+                f"least half of the kernel = {self.kernel_size}, found {height} x {width}: pad or resize the images, "
+                "or set padding_mode to 'zeros'"
+            )
 
     def transpose(self) -> OrthogonalConvTranspose2d:
         """The adjoint of the layer without its bias; both share the parameters.

@@ -37,5 +37,5 @@ class OrthogonalConvTranspose2d(LocalKernel):
             )
         output = F.conv_transpose2d(input, kernel, stride=self.stride, groups=self.groups)
         if self.padding_mode == "circular":
-            return circular_unpad(output, pad) if any(pad) else output
+            return circular_unpad(output, pad)
         return output[..., top : top + height, left : left + width]

@@ -12,6 +12,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
+from torch.utils.data import DataLoader, TensorDataset
 
 from projunn_lightning import (
     AddingProblem,
@@ -91,8 +92,21 @@ def after_an_evaluation() -> float:
 
 
 def shard_convolutions() -> None:
-    model = ImageClassifier(in_channels=1, num_classes=2, size=4, width=2, architecture="plain", depth=2)
-    trainer().fit(model, [])
+    trainer().fit(ImageClassifier("plain", 1, 4, 2, width=2, depth=2, convolution="fourier"), [])
+
+
+def certified() -> tuple[float, float]:
+    """The certified accuracy of a sharded 1-Lipschitz network after training, and its largest unitarity error."""
+    torch.manual_seed(0)
+    labels = torch.arange(64) % 2
+    images = 0.2 * torch.randn(64, 1, 4, 4) + 2.0 * labels[:, None, None, None]
+    loader = DataLoader(TensorDataset(images, labels), batch_size=8)
+    model = ImageClassifier("plain", 1, 4, 2, width=4, depth=2, lipschitz=True, temperature=0.1, learning_rate=1e-2)
+    method = ProjUNN()
+    run = trainer(method, max_epochs=5)
+    run.fit(model, loader, loader)
+    error = max(map(float, method.projector.unitarity_errors().values()))
+    return float(run.callback_metrics["val/certified_accuracy"]), error
 
 
 def samples_of_tensor_parallel_ranks() -> list[int]:
