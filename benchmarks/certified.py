@@ -109,7 +109,7 @@ def train(contestant: str, options: argparse.Namespace) -> None:
         max_epochs=options.epochs,
         max_time={"minutes": options.minutes},
         limit_train_batches=options.batches,
-        callbacks=[ProjUNN(), Rows(options.output, contestant, options.width, options.seed)],
+        callbacks=[ProjUNN(lr_divider=options.divider), Rows(options.output, contestant, options.width, options.seed)],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -128,6 +128,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, help="training batches of an epoch (default: all)")
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--rate", type=float, default=1e-2, help="the learning rate")
+    parser.add_argument("--divider", type=float, default=0.3, help="lr_divider of the constrained weights")
     parser.add_argument("--margin", type=float, default=0.4)
     parser.add_argument("--temperature", type=float, default=0.25)
     parser.add_argument("--seed", type=int, default=0)
