@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from jsonargparse import set_parsing_settings
 
-from projunn_lightning.cli import compare, configs
+from projunn_lightning.cli import compare, configs, plot
 from projunn_lightning.cli.app import Command, run_cli
 from projunn_lightning.errors import ProjUNNError
 
@@ -25,6 +25,7 @@ COMMANDS: dict[str, Command] = {
     "test": Command("Evaluate a model on the test data, beside the task's baseline.", _lightning_command("test")),
     "predict": Command("Compute a model's predictions.", _lightning_command("predict")),
     "compare": Command("Train several recurrent layers on one task.", compare.run, compare.add_arguments),
+    "plot": Command("Draw the curves of several runs.", plot.run, plot.add_arguments),
     "configs": Command("List the configs that come with the package.", configs.run),
 }
 """The subcommands of ``projunn``. A new one is a file in this folder and a line here."""
