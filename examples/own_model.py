@@ -1,4 +1,9 @@
-"""A LightningModule that knows nothing of projUNN. configs/own_model.yaml constrains its weight by a pattern."""
+"""The model of a config: a LightningModule that knows nothing of projUNN.
+
+The config ``own_model.yaml`` constrains the weight of the RNN by a pattern.
+
+    projunn fit --config configs/own_model.yaml
+"""
 
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule

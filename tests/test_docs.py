@@ -5,6 +5,7 @@ import dataclasses
 import pkgutil
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mkdocs.config import load_config
@@ -14,7 +15,7 @@ from projunn_lightning.functional import RETRACTIONS, SAMPLERS
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = {page.relative_to(DOCS).as_posix(): page.read_text() for page in sorted(DOCS.rglob("*.md"))}
-RUNNABLE = ["index.md", "monitoring.md", "troubleshooting.md"]
+RUNNABLE = ["getting-started.md", "monitoring.md", "troubleshooting.md"]
 MARKERS = sorted(set(re.findall(r"<!-- table: (.+) -->", "".join(PAGES.values()))))
 
 
@@ -36,7 +37,7 @@ def test_a_formatter_has_left_the_marks_of_included_files_alone():
 
 
 def test_every_page_and_picture_is_used():
-    text = (ROOT / "mkdocs.yml").read_text() + "".join(PAGES.values())
+    text = "".join([(ROOT / "mkdocs.yml").read_text(), (ROOT / "README.md").read_text(), *PAGES.values()])
     files = [file.relative_to(DOCS) for file in DOCS.rglob("*") if file.suffix in (".md", ".png", ".svg")]
     assert not [str(file) for file in files if str(file) not in text]
 
@@ -53,9 +54,79 @@ def test_the_readme_is_short():
 
 
 @pytest.fixture(scope="module")
-def tables():
-    """The module ``docs/tables.py``, loaded by mkdocs."""
-    return load_config(str(ROOT / "mkdocs.yml")).hooks["docs/tables.py"]
+def hooks():
+    """The modules of the hooks, loaded by mkdocs."""
+    return load_config(str(ROOT / "mkdocs.yml")).hooks
+
+
+@pytest.fixture(scope="module")
+def tables(hooks):
+    return hooks["docs/tables.py"]
+
+
+def test_every_example_has_a_page_with_its_title_and_its_code_in_the_navigation(hooks):
+    listed = set(re.findall(r"- (examples/\w+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    programs = hooks["docs/pages.py"].PROGRAMS
+    assert listed - {"examples/index.md"} == set(programs.values())
+    for program in programs:
+        title, rest, code = hooks["docs/pages.py"].described(program)
+        assert 0 < len(title) < 50, program
+        assert rest[0].isupper()
+        assert code.startswith(("import ", "from "))
+        assert (ROOT / program).read_text().strip().endswith(code)
+
+
+def test_links_between_files_of_the_repository_become_links_between_pages(hooks):
+    def relinked(text):
+        return hooks["docs/pages.py"]._relinked(text, "benchmarks/NOTES.md", "results/speed.md")
+
+    assert relinked("[a](../docs/limits.md#faults)") == "[a](../limits.md#faults)"
+    assert relinked("[a](../CHANGELOG.md) [b](../examples)") == "[a](../changelog.md) [b](../examples/index.md)"
+    assert relinked("[a](../examples/fabric.py)") == "[a](../examples/fabric.md)"
+    unchanged = "[a](https://arxiv.org) [b](#here)\n```python\nx[0](../CHANGELOG.md)\n```"
+    assert relinked(unchanged) == unchanged
+
+
+def test_the_entries_for_bibtex_cite_the_package_and_the_paper(hooks):
+    entries = hooks["docs/pages.py"].bibtex()
+    assert re.findall(r"^@(\w+)\{(\w+),$", entries, re.MULTILINE) == [
+        ("software", "projunn_lightning"),
+        ("inproceedings", "kiani2022"),
+    ]
+    assert "author = {Kiani, Bobak and Balestriero, Randall and LeCun, Yann and Lloyd, Seth}," in entries
+    assert "author = {{The projunn_lightning authors}}," in entries
+
+
+class TestFormulas:
+    @pytest.fixture
+    def page(self):
+        return SimpleNamespace(file=SimpleNamespace(src_path="method.md"))
+
+    def test_become_mathml(self, hooks, page):
+        text = r'<p><span class="arithmatex">\(n \ge p\)</span></p><div class="arithmatex">\[ x &lt; 1 \]</div>'
+        inline, block = re.findall(r"<math.*?</math>", hooks["docs/formulas.py"].on_page_content(text, page))
+        assert 'display="inline"' in inline
+        assert "<mi>n</mi>" in inline
+        assert 'display="block"' in block
+        assert "<mn>1</mn>" in block
+
+    def test_with_an_unknown_command_cause_a_warning(self, hooks, page, caplog):
+        hooks["docs/formulas.py"].on_page_content(r'<span class="arithmatex">\(\notacommand x\)</span>', page)
+        assert r"method.md has a formula that latex2mathml does not understand: \notacommand x" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        '<script src="https://cdn.net/a.js">',
+        '<link rel="stylesheet" href="//cdn.net/a.css">',
+        '<img src="http://a/b.png">',
+    ],
+)
+def test_what_a_page_would_fetch_from_elsewhere_causes_a_warning(hooks, caplog, tag):
+    page = SimpleNamespace(file=SimpleNamespace(src_path="method.md"))
+    hooks["docs/formulas.py"].on_post_page(f'<a href="https://arxiv.org"><img src="a.png">{tag}', page)
+    assert caplog.messages == [f"method.md lets the browser fetch a file from another site: {tag}"]
 
 
 def names(path):

@@ -9,6 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+PICTURE = Path(__file__).with_suffix(".png")
 RNNS = ["projunn", "scornn", "rgd", "lstm", "gru", "rnn"]
 BASELINE = 0.0945  # 10 ln 8 / (200 + 20)
 
@@ -23,8 +24,8 @@ def losses(folder: Path) -> tuple[list[int], list[float]]:
     return list(points), list(points.values())
 
 
-def main(home: Path) -> None:
-    """Draw the losses of all layers."""
+def main(home: Path, picture: Path = PICTURE) -> None:
+    """Draw the losses of all layers, which are in folders of their names."""
     figure = Figure((7, 3.2), dpi=110, layout="constrained")
     axes = figure.subplots()
     for rnn in RNNS:
@@ -35,7 +36,7 @@ def main(home: Path) -> None:
     axes.set(yscale="log", xlabel="step of 32 samples", ylabel="validation loss", title="Copying over 200 steps")
     axes.grid(alpha=0.2)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    figure.savefig(Path(__file__).with_suffix(".png"))
+    figure.savefig(picture)
 
 
 if __name__ == "__main__":

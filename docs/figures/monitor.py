@@ -16,6 +16,7 @@ from torch.nn.functional import one_hot
 
 from projunn_lightning import CopyingMemory, ProjUNN, SequenceModel, UnitarityMonitor
 
+PICTURE = Path(__file__).with_suffix(".png")
 DELAY = 100
 RUNS = {"projUNN": "projunn", "plain RNN": "rnn"}
 
@@ -41,7 +42,7 @@ def gradient_norms(model: SequenceModel, data: CopyingMemory) -> np.ndarray:
     return torch.linalg.vector_norm(gradient, dim=(0, 2)).numpy()
 
 
-def main(steps: int = 1000) -> None:
+def main(steps: int = 1000, picture: Path = PICTURE) -> None:
     """Train both networks, and draw them."""
     torch.set_num_threads(1)
     figure = Figure((9, 3.4), dpi=100, layout="constrained")
@@ -61,7 +62,7 @@ def main(steps: int = 1000) -> None:
     norms.set(title="norm of the input's gradient", xlabel="time step", yscale="log")
     norms.grid(alpha=0.3)
     norms.legend()
-    figure.savefig(Path(__file__).with_suffix(".png"))
+    figure.savefig(picture)
 
 
 if __name__ == "__main__":

@@ -18,15 +18,16 @@ from projunn_lightning import CopyingMemory, Projector, RandomUnitary, SequenceM
 from projunn_lightning.functional import Direction, Update
 from projunn_lightning.linalg import Matrices
 
+PICTURE = Path(__file__).with_suffix(".png")
 SIZE = 128
-EPOCHS, STEPS = 2, 256
+EPOCHS, STEPS = 2, 256  # steps of an epoch
 EVERY = 8  # steps between two measurements
 SAMPLERS = ("lsi", "column", "subspace", "svd")
 
 
-def learn(rank: int, sampler: str, retraction: str = "exponential") -> tuple[list[float], float]:
+def learn(rank: int, sampler: str, retraction: str, steps: int) -> tuple[list[float], float]:
     """The distance ``|W - U|_F^2`` relative to its initial value, every few steps, and the milliseconds of a step."""
-    data = RandomUnitary(SIZE, batch_size=16, train_size=16 * STEPS)
+    data = RandomUnitary(SIZE, batch_size=16, train_size=16 * steps)
     data.setup("fit")
     target = data.target
     model = UnitaryMatch(SIZE)
@@ -44,18 +45,18 @@ def learn(rank: int, sampler: str, retraction: str = "exponential") -> tuple[lis
             if index % EVERY == EVERY - 1:
                 distance = torch.linalg.matrix_norm(model.weight.detach() - target).square()
                 distances.append(float(distance / start))
-    return distances, 1e3 * spent / (EPOCHS * STEPS)
+    return distances, 1e3 * spent / (EPOCHS * steps)
 
 
-def measured(rank: int, sampler: str, retraction: str = "exponential") -> list[float]:
+def measured(rank: int, sampler: str, retraction: str = "exponential", *, steps: int) -> list[float]:
     """The distances of :func:`learn`. A line with some of them is printed."""
-    distances, step = learn(rank, sampler, retraction)
-    some = "  ".join(f"{distances[at // EVERY]:.1e}" for at in (32, 64, 128, 256, 512))
-    print(f"{retraction:8s} {sampler:9s} rank {rank:2d}  after 32, 64, 128, 256, 512 steps: {some}  {step:.2f} ms")
+    distances, step = learn(rank, sampler, retraction, steps)
+    some = "  ".join(f"{at}: {distances[at // EVERY]:.1e}" for at in (32, 64, 128, 256, 512) if at <= EPOCHS * steps)
+    print(f"{retraction:8s} {sampler:9s} rank {rank:2d}  after steps {some}  {step:.2f} ms")
     return distances
 
 
-def energy_kept(rank: int, sampler: str, steps: int = 200) -> float:
+def energy_kept(rank: int, sampler: str, steps: int) -> float:
     """The share of an update's energy that a sampler keeps, as a mean over the training of an RNN on copying memory."""
     seed_everything(0, verbose=False)
     data = CopyingMemory(50, batch_size=32, train_size=32 * steps)
@@ -76,28 +77,28 @@ def energy_kept(rank: int, sampler: str, steps: int = 200) -> float:
     return sum(shares) / len(shares)
 
 
-def main() -> None:
+def main(steps: int = STEPS, energy_steps: int = 200, picture: Path = PICTURE) -> None:
     """Learn with every rank and sampler, print the results and draw them."""
     torch.set_num_threads(1)
     for sampler in SAMPLERS:
-        shares = ", ".join(f"{energy_kept(rank, sampler):.3f}" for rank in (1, 4, 16))
+        shares = ", ".join(f"{energy_kept(rank, sampler, energy_steps):.3f}" for rank in (1, 4, 16))
         print(f"copying memory, energy kept by {sampler} at rank 1, 4 and 16: {shares}")
     figure = Figure((9, 3.4), dpi=100, layout="constrained")
     by_rank, by_sampler = figure.subplots(1, 2, sharey=True)
-    steps = range(0, EPOCHS * STEPS + 1, EVERY)
+    at = range(0, EPOCHS * steps + 1, EVERY)
     for rank in (1, 4, 16):
-        by_rank.plot(steps, measured(rank, "lsi"), label=f"k = {rank}")
+        by_rank.plot(at, measured(rank, "lsi", steps=steps), label=f"k = {rank}")
     for sampler in SAMPLERS:
-        by_sampler.plot(steps, measured(4, sampler), label=sampler)
+        by_sampler.plot(at, measured(4, sampler, steps=steps), label=sampler)
     for retraction in ("polar", "cayley"):
-        measured(4, "lsi", retraction)
+        measured(4, "lsi", retraction, steps=steps)
     for axes, title in ((by_rank, "sampler lsi, rank k"), (by_sampler, "rank 4, four samplers")):
         axes.set(title=title, xlabel="steps", yscale="log", ylim=(1e-4, 1.5))
         axes.grid(alpha=0.3)
         axes.legend()
-    by_sampler.set_xlim(0, STEPS)
+    by_sampler.set_xlim(0, steps)
     by_rank.set_ylabel("$|W - U|_F^2$, start = 1")
-    figure.savefig(Path(__file__).with_suffix(".png"))
+    figure.savefig(picture)
 
 
 if __name__ == "__main__":
