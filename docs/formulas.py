@@ -10,6 +10,7 @@ from typing import Any
 from latex2mathml.converter import convert
 from mkdocs.structure.pages import Page
 
+BAR = "<mo>&#x02016;</mo>"  # latex2mathml lets the bars of \\lVert grow, but not those of \\|; in TeX neither grows
 LOG = logging.getLogger("mkdocs.hooks.formulas")  # strict mode makes a warning an error
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 FETCHED = re.compile(r"<(?:script|img|iframe|link(?=[^>]*stylesheet))\b[^>]*(?:src|href)=\"(?:https?:)?//[^>]*>")
@@ -30,4 +31,5 @@ def _mathml(tex: str, block: bool, page: Page) -> str:
     mathml = convert(tex.strip(), display="block" if block else "inline")
     if "\\" in html.unescape(mathml):  # latex2mathml writes a command that it does not know as text
         LOG.warning("%s has a formula that latex2mathml does not understand: %s", page.file.src_path, tex)
+    mathml = mathml.replace(BAR, BAR.replace("<mo>", '<mo stretchy="false">'))
     return f'<div class="formula">{mathml}</div>' if block else mathml

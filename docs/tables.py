@@ -17,7 +17,7 @@ from typing import Any
 from docstring_parser import parse
 from docstrings import link_roles  # the file beside this one, whose folder mkdocs puts on the path
 
-MARKER = re.compile(r"<!-- table: ([\w.]+) -->")
+MARKER = re.compile(r"^<!-- table: ([\w.]+) -->$", re.MULTILINE)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:

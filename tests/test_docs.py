@@ -110,6 +110,11 @@ class TestFormulas:
         assert 'display="block"' in block
         assert "<mn>1</mn>" in block
 
+    @pytest.mark.parametrize("bars", [(r"\lVert", r"\rVert"), (r"\|", r"\|")])
+    def test_have_bars_of_one_size(self, hooks, page, bars):
+        text = r'<span class="arithmatex">\(' + " D ".join(bars) + r"_F\)</span>"
+        assert hooks["docs/formulas.py"].on_page_content(text, page).count('stretchy="false">&#x02016;</mo>') == 2
+
     def test_with_an_unknown_command_cause_a_warning(self, hooks, page, caplog):
         hooks["docs/formulas.py"].on_page_content(r'<span class="arithmatex">\(\notacommand x\)</span>', page)
         assert r"method.md has a formula that latex2mathml does not understand: \notacommand x" in caplog.text
@@ -144,6 +149,11 @@ def test_a_page_has_the_table_of_each_registry():
 def test_a_generated_table_describes_every_name(tables, path):
     table = tables.on_page_markdown(f"<!-- table: {path} -->")
     assert re.findall(r"^\| `(\w+)` \| .*\w.* \|$", table, re.MULTILINE) == names(path)
+
+
+def test_a_marker_within_a_sentence_stays_as_it_is(tables):
+    sentence = "A marker such as `<!-- table: functional.SAMPLERS -->` becomes a table."
+    assert tables.on_page_markdown(sentence) == sentence
 
 
 @pytest.mark.parametrize(
