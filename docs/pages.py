@@ -71,7 +71,7 @@ def bibtex() -> str:
 def _program(source: str) -> str:
     title, rest, code = described(source)
     picture = Path("figures", Path(source).stem).with_suffix(".png")
-    shown = f"![The picture of this program](../{picture})\n\n" if (ROOT / "docs" / picture).exists() else ""
+    shown = f"![{title}](../{picture})\n\n" if (ROOT / "docs" / picture).exists() else ""
     return f'# {title}\n\n{rest}\n\n{shown}```python title="{source}"\n{code}\n```\n'
 
 

@@ -20,6 +20,7 @@ def logs(home):
 
 SMALLEST = {
     "copying": lambda folder: {"home": logs(folder / "runs")},
+    "lightning_module": lambda folder: {"steps": 1},
     "monitor": lambda folder: {"steps": 1},
     "ranks": lambda folder: {"steps": 8, "energy_steps": 1},
 }
