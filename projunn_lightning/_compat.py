@@ -117,6 +117,17 @@ def set_subcommand_help(parser: ArgumentParser, texts: Mapping[str, str]) -> Non
         shown.help = texts.get(shown.dest, shown.help)
 
 
+def change_help(parser: ArgumentParser, change: Callable[[str], str]) -> None:
+    """Replace the help text of each argument of a parser by ``change(text)``.
+
+    argparse keeps the arguments in ``_actions``. jsonargparse takes the texts from docstrings, and has no option to
+    change them.
+    """
+    for action in parser._actions:
+        if isinstance(action.help, str):
+            action.help = change(action.help)
+
+
 def show_last(parser: ArgumentParser, group: _ArgumentGroup) -> None:
     """Move a group of arguments to the end of the help.
 

@@ -8,6 +8,7 @@ import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MethodType
 from typing import Any
 
@@ -26,6 +27,7 @@ from lightning.pytorch.cli import (
     LightningCLI,
     SaveConfigCallback,
 )
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from rich.console import Console
@@ -39,12 +41,15 @@ from projunn_lightning._compat import (
     wrap_instantiators,
 )
 from projunn_lightning.callbacks import PredictionWriter, ProjUNN, RNGState, UnitarityMonitor
+from projunn_lightning.cli import runs
 from projunn_lightning.cli.checkpoint import REMEDY, Resumed, check_fits, read_checkpoint
 from projunn_lightning.cli.configs import ConfigFile
+from projunn_lightning.cli.described import predictions_in
 from projunn_lightning.cli.exchange import leave_out_options_of_another_layer
 from projunn_lightning.cli.help import Parser, arrange, parser_options
 from projunn_lightning.cli.last_validation import LastValidation
-from projunn_lightning.cli.making import make_optimizer, make_optimizers, making
+from projunn_lightning.cli.loggers import place_loggers, run_folder
+from projunn_lightning.cli.making import REFUSALS, make_optimizer, make_optimizers, making
 from projunn_lightning.errors import ConfigError, ProjUNNError
 
 
@@ -97,11 +102,19 @@ def run_cli(
 
 
 class SaveConfig(SaveConfigCallback):
-    """Saves the config beside the logs. Without a logger it saves none, and leaves the working folder as it is."""
+    """Saves the config in the run's folder. Without a logger it saves none, and leaves the working folder as it is."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if trainer.loggers:
+            self.save_to_log_dir = run_folder(trainer) == trainer.log_dir
             super().setup(trainer, pl_module, stage)
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save the config of a logger whose ``log_dir`` is not the folder of the run."""
+        if not self.save_to_log_dir:
+            folder = Path(run_folder(trainer))
+            folder.mkdir(parents=True, exist_ok=True)
+            self.parser.save(self.config, folder / self.config_filename, skip_none=False, overwrite=True)
 
 
 class ProjUNNCLI(LightningCLI):
@@ -137,7 +150,9 @@ class ProjUNNCLI(LightningCLI):
         if not add_subcommands:
             return
         action = subcommands(self.parser)
-        for parser in action.choices.values():
+        for name, parser in action.choices.items():
+            if name in runs.COMMANDS:
+                runs.add_run_option(parser)
             arrange(parser)
         for name, command in self._other_commands.items():
             action.add_subcommand(name, parser := LightningArgumentParser(description=command.summary))
@@ -149,6 +164,8 @@ class ProjUNNCLI(LightningCLI):
         return {name: command for name, command in self.commands.items() if name not in self.subcommands()}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        if not isinstance(args, dict | Namespace):
+            args = runs.expanded(sys.argv[1:] if args is None else args)
         super().parse_arguments(parser, args)
         self._arguments = args
         name = self.config.get("subcommand")
@@ -158,7 +175,8 @@ class ProjUNNCLI(LightningCLI):
             if not isinstance(value := self._options(self.config)[part], Namespace):
                 raise ConfigError(f"{part} must be a mapping of its options, found {value!r}")
         if not isinstance(args, dict | Namespace):
-            leave_out_options_of_another_layer(self._options(self.config)["model"], args or sys.argv[1:])
+            leave_out_options_of_another_layer(self._options(self.config)["model"], args)
+        place_loggers(self._options(self.config)["trainer"], self._given.get("trainer") or Namespace())
 
     def _options(self, config: Namespace) -> Namespace:
         """The part of a config that holds the options of the chosen subcommand, or all of it without subcommands."""
@@ -210,7 +228,8 @@ class ProjUNNCLI(LightningCLI):
         @functools.wraps(instantiator)  # jsonargparse looks at the signature
         def make(kind: type, *args: Any, **kwargs: Any) -> Any:
             try:
-                with making(kind.__name__):
+                # A logger of another service refuses settings by errors of its own.
+                with making(kind.__name__, Exception if issubclass(kind, Logger) else REFUSALS):
                     return instantiator(kind, *args, **kwargs)
             except ProjUNNError as error:
                 self._refusal = error
@@ -317,7 +336,8 @@ class ProjUNNCLI(LightningCLI):
         """Print the path of the predictions."""
         for writer in self._prediction_writers():
             if writer.written is not None:
-                Console().print(f"predictions: {writer.written}", style="bold", highlight=False, soft_wrap=True)
+                line = f"predictions: {writer.written}, {predictions_in(writer.written)}"
+                Console().print(line, style="bold", highlight=False, markup=False, soft_wrap=True)
 
     def _prediction_writers(self) -> list[PredictionWriter]:
         return [callback for callback in trainer_callbacks(self.trainer) if isinstance(callback, PredictionWriter)]

@@ -6,9 +6,10 @@ The config ``copying`` is the file ``configs/copying.yaml``.
 from __future__ import annotations
 
 import argparse
-import difflib
+import itertools
 import os
 import re
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,11 @@ from lightning.pytorch.cli import LightningCLI
 from rich.console import Console
 from rich.table import Table
 
+from projunn_lightning.cli.messages import near
 from projunn_lightning.errors import ConfigError
+
+MODULES = "The class paths name modules in "
+"""The start of a line in the header of a saved config. The folder of the modules follows."""
 
 _HERE = Path(__file__).parents[1]
 CONFIGS = next((path for path in (_HERE / "configs", _HERE.parent / "configs") if path.is_dir()), _HERE / "configs")
@@ -100,10 +105,7 @@ def find_comparison(value: str) -> Path:
 
 def _near(name: str, names: Iterable[str]) -> str:
     """The end of a message: up to three names that resemble ``name``, as a whole or in their last part."""
-    last = name.rpartition("/")[2]
-    near = [each for each in names if difflib.get_close_matches(last, [each, each.rpartition("/")[2]], cutoff=0.6)]
-    near.sort(key=lambda each: -difflib.SequenceMatcher(None, name, each).ratio())
-    return f"near misses: {', '.join(near[:3]) or 'none'}; `projunn configs` lists them"
+    return f"near misses: {', '.join(near(name, names, '/')) or 'none'}; `projunn configs` lists them"
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -130,6 +132,18 @@ def read_config(path: str | Path) -> dict[str, Any]:
     return config
 
 
+def modules_beside(path: str | Path) -> list[str]:
+    """The folders in which the class paths of a config name modules: its own, and those that its header names.
+
+    A run saves its config in another folder than that of the first config. The header keeps the folders of its modules.
+    """
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    header = itertools.takewhile(lambda line: line.startswith("#"), lines)
+    named = [line.removeprefix(f"# {MODULES}") for line in header if line.startswith(f"# {MODULES}")]
+    folders = [Path(os.path.abspath(path)).parent, *map(Path, named)]
+    return [str(each) for each in folders if any(each.glob("*.py")) or any(each.glob("*/__init__.py"))]
+
+
 class _UniqueKeyLoader(yaml.SafeLoader):
     """Refuses a mapping that has a key twice. YAML would take the last of the two and not say so."""
 
@@ -152,4 +166,14 @@ class ConfigFile(ActionConfigFile):
             value = find_config(value)
             if os.path.isfile(value):
                 read_config(value)
+                ConfigFile._find_modules(parser, value)
         ActionConfigFile.apply_config(parser, cfg, dest, value)
+
+    @staticmethod
+    def _find_modules(parser: Any, path: str) -> None:
+        """Let class paths name modules beside the config, and write their folder into the header of a saved config."""
+        for folder in modules_beside(path):
+            if folder not in sys.path:
+                sys.path.insert(0, folder)
+            if (line := f"{MODULES}{folder}") not in parser.dump_header and folder != os.getcwd():
+                parser.dump_header = [*parser.dump_header, line]

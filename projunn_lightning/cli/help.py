@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
 from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch.cli import LightningArgumentParser
 
-from projunn_lightning._compat import show_last, subcommands
+from projunn_lightning._compat import change_help, show_last, subcommands
+from projunn_lightning.cli.loggers import needs_folder
+from projunn_lightning.cli.messages import in_one_line, options_of
+from projunn_lightning.data import TASKS
+from projunn_lightning.models import ImageClassifier, SequenceModel, UnitaryMatch
 
 _PROJUNN = """\
 Train networks whose weights stay orthogonal or unitary, by projUNN.
@@ -47,6 +51,9 @@ _GROUPS = {
 }
 
 
+_OWN = {"model": [SequenceModel, ImageClassifier, UnitaryMatch], "data": list(TASKS.values())}
+
+
 class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
     """Leaves the line breaks of a description as they are."""
 
@@ -54,38 +61,51 @@ class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
 class Parser(LightningArgumentParser):
     """The parser of LightningCLI. Its errors are one line, and an error about an unknown option names similar ones."""
 
+    def __init__(self, *args: Any, prog: str = "projunn", **options: Any) -> None:
+        super().__init__(*args, prog=prog, **options)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the message in one line, and exit with the status 2."""
         if not self.exit_on_error:  # the parser of the options of a class; the parser of the command is told
             super().error(message, ex)
-        message = in_one_line(message)
-        for unknown in re.findall(r"unrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'", message):
-            if similar := difflib.get_close_matches("".join(unknown), self._options(), cutoff=0.8):
-                message += f"; near misses: {', '.join(similar)}"
-        self.exit(2, f"projunn: error: {message}\n")
+        self.exit(2, f"projunn: error: {in_one_line(message, self._options())}\n")
+
+    def format_help(self, *args: Any, **options: Any) -> str:
+        change_help(self, plain)
+        return super().format_help(*args, **options)
+
+    def add_class_arguments(
+        self, theclass: type, nested_key: str | None = None, *args: Any, **options: Any
+    ) -> list[str]:
+        """Add the options of a class. A logger that must be told a folder gets that of the default logger."""
+        if not needs_folder(theclass):
+            return super().add_class_arguments(theclass, nested_key, *args, **options)
+        options["skip"] = {*(options.get("skip") or ()), "save_dir"}
+        added = super().add_class_arguments(theclass, nested_key, *args, **options)
+        name = f"{nested_key}.save_dir" if nested_key else "save_dir"
+        text = "The folder in which the logger makes its own. If it is not set, it is default_root_dir of the Trainer."
+        self.add_argument(f"--{name}", type=str, default=".", help=text)
+        return [name, *added]
 
     def _options(self) -> list[str]:
-        """The names of the options of this parser or, if it has subcommands, of all its subcommands."""
+        """The names of the options of this parser, or of all its subcommands, and of the package's models and data."""
         action = subcommands(self)
         parsers = action.choices.values() if action else [self]
         defaults = [vars(parser.get_defaults(skip_validation=True).as_flat()) for parser in parsers]
-        return sorted(set().union(*defaults))
+        own = {f"{place}.{name}" for place, kinds in _OWN.items() for kind in kinds for name in options_of(kind)}
+        return sorted(own.union(*defaults))
 
 
-def in_one_line(message: str) -> str:
-    r"""An error of jsonargparse in one line. An error about the type of a value names the option, types and value only.
+def plain(text: str) -> str:
+    """A text without the marks of reStructuredText.
 
-    >>> in_one_line('Parser key "projunn.seed":\n  Expected a <class \'int\'>. Got value: x')
-    'projunn.seed must be int, found x'
+    >>> plain(':class:`~torch.nn.RNN` with ``"relu"``, see `this page <https://pytorch.org>`_')
+    'RNN with "relu", see this page (https://pytorch.org)'
     """
-    option = ".".join(re.findall(r'Parser key "([^"]+)":', message))
-    expected = re.findall(r"Expected an? (.+?)(?:\. Got value| but |, but |: |$)", message, re.MULTILINE)
-    found = re.findall(r"(?:Given|Got) value: (.*)$", message, re.MULTILINE)
-    kinds = [re.sub(r"<class '(.+)'>", r"\1", kind).removeprefix("typing.") for kind in dict.fromkeys(expected)]
-    kinds = [kind for kind in kinds if kind not in ("NoneType", "path")]  # null, and a file that holds the value
-    if option and kinds and found:
-        return f"{option} must be {' or '.join(kinds)}, found {found[0]}"
-    return " ".join(message.split())
+    text = re.sub(r":[\w:]+:`~[\w.]*?(\w+)`", r"\1", text)
+    text = re.sub(r":[\w:]+:`([^`]+)`", r"\1", text)
+    text = re.sub(r"`([^`<]+) <([^`>]+)>`__?", r"\1 (\2)", text)
+    return text.replace("``", "")
 
 
 def arrange(parser: LightningArgumentParser) -> None:
@@ -96,6 +116,13 @@ def arrange(parser: LightningArgumentParser) -> None:
     show_last(parser, groups["trainer"])
 
 
+def _version() -> str:
+    try:
+        return version("projunn-lightning")
+    except PackageNotFoundError:
+        return "of a clone that is not installed"
+
+
 def parser_options(names: Iterable[str], summaries: Mapping[str, str]) -> dict[str, Any]:
     """The ``parser_kwargs`` of the LightningCLI: options of its parser, and of the parser of each subcommand.
 
@@ -104,6 +131,7 @@ def parser_options(names: Iterable[str], summaries: Mapping[str, str]) -> dict[s
         summaries: the first line of the help of each subcommand.
     """
     options: dict[str, Any] = {"prog": "projunn", "description": _PROJUNN, "formatter_class": HelpFormatter}
+    options["version"] = _version()
     for name in names:
         options[name] = {
             "usage": f"projunn {name} [--config CONFIG] ... [--OPTION VALUE] ...",

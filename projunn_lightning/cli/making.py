@@ -13,19 +13,27 @@ from torch.optim import Optimizer
 
 from projunn_lightning.errors import ConfigError, ProjUNNError
 
+REFUSALS = (TypeError, ValueError, RuntimeError, ImportError, MisconfigurationException)
+"""The errors by which torch, Lightning and Python refuse settings."""
+
+Errors = type[Exception] | tuple[type[Exception], ...]
+
 
 @contextmanager
-def making(name: str) -> Iterator[None]:
+def making(name: str, refusals: Errors = REFUSALS) -> Iterator[None]:
     """Turn an error that means "not of these settings" into a ConfigError, while an object of the config is made.
 
-    The types are those by which torch, Lightning and Python refuse settings. The error may be a bug all the same, and
-    the message says how to see the traceback.
+    The error may be a bug all the same, and the message says how to see the traceback.
+
+    Args:
+        name: the name of the object.
+        refusals: the types of errors that mean so.
     """
     try:
         yield
     except ProjUNNError:
         raise
-    except (TypeError, ValueError, RuntimeError, ImportError, MisconfigurationException) as error:
+    except refusals as error:
         message = " ".join(str(error).split())
         raise ConfigError(f"{name}: {type(error).__name__}: {message} (PROJUNN_TRACEBACK=1 shows where)") from error
 

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from projunn_lightning.data.batches import Batches, Sample
 from projunn_lightning.data.images import Images, load_images
 from projunn_lightning.data.task import Task
-from projunn_lightning.errors import ProjUNNError, not_none
+from projunn_lightning.errors import ProjUNNError, at_least, not_none, pair
 from projunn_lightning.linalg import generator_for
 
 Prepare = Callable[[Tensor, Generator], Tensor]
@@ -48,23 +48,37 @@ class ImageTask(Task):
 
     Args:
         source: the name of a data set on the Hugging Face Hub, such as ``ylecun/mnist``, ``fashion_mnist``,
-            ``uoft-cs/cifar10`` or ``uoft-cs/cifar100``; a local folder in the same layout; or ``rendered-digits``,
-            images that are drawn on the spot.
-        val_fraction: fraction of the training images that are used for validation. The seed chooses them.
+            ``uoft-cs/cifar10`` or ``uoft-cs/cifar100``; a local folder in the same layout, or with a folder of image
+            files for each class; or ``rendered-digits``, images that are drawn on the spot.
+        resize: height and width to which all images are resized, ``[H, W]`` or one number for both. None leaves them as
+            they are; then they must have one size.
+        val_fraction: fraction of the training images that are used for validation. The seed chooses them. From a source
+            without test images, the seed chooses as many for the test.
         root: folder of downloads and decoded images.
         **options: options of :class:`~projunn_lightning.data.Task`.
 
     Raises:
-        ProjUNNError: if the fraction is not between 0 and 1. ``setup`` raises it if the source cannot be read or a
-            split would be empty.
+        ProjUNNError: if the fraction is not between 0 and 1, or ``resize`` is below 1. ``setup`` raises it if the
+            source cannot be read or a split would be empty.
     """
 
-    def __init__(self, source: str, *, val_fraction: float = 0.1, root: str = "data", **options: Any) -> None:
+    def __init__(
+        self,
+        source: str,
+        *,
+        resize: int | tuple[int, int] | None = None,
+        val_fraction: float = 0.1,
+        root: str = "data",
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
         not_none(source=source, val_fraction=val_fraction, root=root)
         if not 0 < val_fraction < 1:
             raise ProjUNNError(f"val_fraction must be above 0 and below 1, found {val_fraction}")
         self.source = source
+        self.resize = None if resize is None else pair(resize)
+        if self.resize is not None:
+            at_least(1, resize=min(self.resize))
         self.val_fraction = val_fraction
         self.root = root
         self.images: dict[str, Images] = {}
@@ -79,18 +93,26 @@ class ImageTask(Task):
     def setup(self, stage: str | None = None) -> None:
         if self.images:
             return
-        loaded = load_images(self.source, self.root)
+        loaded = load_images(self.source, self.root, self.resize)
         images = loaded["train"]
         order = torch.randperm(len(images.labels), generator=generator_for(f"{self.seed}/validation"))
         count = round(self.val_fraction * len(order))
-        if not 0 < count < len(order):
+        sizes = [count, len(order) - count] if "test" in loaded else [count, len(order) - 2 * count, count]
+        if min(sizes) < 1:
             raise ProjUNNError(f"val_fraction = {self.val_fraction} of {len(order)} images leaves a split empty")
-        val, train = (Images(*(column[part] for column in images)) for part in (order[:count], order[count:]))
-        self.images = {"train": train, "val": val, "test": loaded["test"]}
+        val, train, *test = (Images(*(column[part] for column in images)) for part in order.split(sizes))
+        self.images = {"train": train, "val": val, "test": test[0] if test else loaded["test"]}
+        self._num_classes = loaded.num_classes
 
     def dataset(self, split: str) -> ImageBatches:
         self.setup()
         return ImageBatches(self.images[split], self.preparation(split), f"{self.seed}/{split}")
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes of the source. A class may have no image."""
+        self.setup()
+        return self._num_classes
 
     @property
     def baseline_loss(self) -> float:

@@ -124,7 +124,7 @@ class ImageClassifier(Supervised):
         """The cross-entropy of a batch, with the margin and the temperature."""
         if self.margin:
             output = output.scatter_add(1, target[:, None], output.new_full((len(output), 1), -self.margin))
-        return self.temperature * cross_entropy(output / self.temperature, target, "num_classes")
+        return self.temperature * cross_entropy(output / self.temperature, target, self.classes_option)
 
     def setup(self, stage: str) -> None:
         """Warn if the certified radius would not be a distance between images."""

@@ -49,6 +49,8 @@ class SequenceModel(Supervised):
         ProjUNNError: if a size or an option is out of range; while the module runs, if a batch does not fit the sizes.
     """
 
+    classes_option = "output_size"
+
     def __init__(
         self,
         input_size: int,
@@ -125,7 +127,7 @@ class SequenceModel(Supervised):
             )
         if self.task == "regression":
             return F.mse_loss(output, target)
-        return cross_entropy(output, target, "output_size")
+        return cross_entropy(output, target, self.classes_option)
 
 
 def _joined(shared: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:

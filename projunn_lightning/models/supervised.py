@@ -68,6 +68,18 @@ class Supervised(LightningModule):
             ProjUNNError: if the target does not fit the output.
         """
 
+    classes_option = "num_classes"
+    """The name of the option that sets the number of classes."""
+
+    def prepare_data(self) -> None:
+        """Check that the model has as many classes as the data, before the run starts."""
+        expected = getattr(getattr(self.trainer, "datamodule", None), "num_classes", None)
+        if isinstance(expected, int) and self.num_classes not in (None, expected):
+            raise ProjUNNError(
+                f"{self.classes_option} of {type(self).__name__} is {self.num_classes}, and the data has {expected} "
+                f"classes: set {self.classes_option} to {expected}"
+            )
+
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         return self._step(batch, "train")
 

@@ -1,10 +1,11 @@
 import re
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from projunn_lightning.cli.configs import description, find_comparison, find_config, named, read_config
+from projunn_lightning.cli.configs import description, find_comparison, find_config, modules_beside, named, read_config
 from tests.support.commands import ROOT, TINY, refused, run
 
 CONFIGS = ROOT / "configs"
@@ -108,6 +109,33 @@ class TestReadConfig:
     def test_fit_refuses_such_a_file(self, content):
         Path("some.yaml").write_bytes(content)
         assert "config some.yaml cannot be read as YAML: " in refused("fit", TINY, "--config", "some.yaml")
+
+
+class TestModulesBesideAConfig:
+    @pytest.fixture
+    def elsewhere(self, monkeypatch):
+        """A config in a folder, beside the module of its model; the working folder is another one."""
+        Path("own").mkdir()
+        Path("own/model_beside_config.py").write_text(
+            "from projunn_lightning import SequenceModel\nclass Net(SequenceModel): pass\n"
+        )
+        model = {"class_path": "model_beside_config.Net", "init_args": TINY["model"]["init_args"]}
+        trainer = TINY["trainer"] | {"logger": True, "enable_checkpointing": True}
+        Path("own/config.yaml").write_text(yaml.safe_dump(TINY | {"model": model, "trainer": trainer}))
+        Path("work").mkdir()
+        monkeypatch.chdir("work")
+        monkeypatch.delitem(sys.modules, "model_beside_config", raising=False)
+
+    def test_are_found_from_another_folder_also_by_the_config_that_the_run_saves(self, elsewhere):
+        assert "test loss" in run("fit", "--config", "../own/config.yaml")
+        del sys.modules["model_beside_config"]
+        assert "test loss" in run("test", "--run", "lightning_logs/version_0")
+        header = Path("lightning_logs/version_1/config.yaml").read_text().splitlines()[1]
+        assert header == f"# The class paths name modules in {Path('../own').resolve()}"
+
+    def test_a_folder_without_modules_is_not_searched(self, elsewhere):
+        assert modules_beside("../own/config.yaml") == [str(Path("../own").resolve())]
+        assert modules_beside(CONFIGS / "copying.yaml") == []
 
 
 class TestConfigs:

@@ -2,6 +2,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,27 @@ class TestHelp:
             ends = words[1].endswith(".help") or words[-1] == "--print_config"
             out = run(*words, *([] if ends else ["--print_config"]))  # instead of a run
             assert ("lr" if "RMSprop" in line else "delay" if "Copying" in line else "hidden_size") in out
+
+    @pytest.mark.parametrize(
+        "words",
+        ["", "--model.help SequenceModel", "--model.help ImageClassifier", "--data.help ImageClassification"],
+    )
+    def test_is_plain_text_without_the_marks_of_docstrings(self, words):
+        out = run("fit", *(words.split() or ["--help"]))
+        assert not re.search(r"``|:\w+:`|`_", out)
+        assert out.startswith("usage: projunn ")
+
+    def test_lists_run_where_it_can_be_given(self):
+        assert ["--run FOLDER" in run(name, "--help") for name in ("fit", "validate", "test", "predict")] == [
+            False,
+            True,
+            True,
+            True,
+        ]
+
+
+def test_version_is_that_of_the_installed_package():
+    assert run("--version") == f"projunn {version('projunn-lightning')}\n"
 
 
 class TestUnknownOption:

@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from pathlib import Path
 
 import datasets
 import pytest
@@ -10,7 +11,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 from torch import nn
 
-from projunn_lightning import ImageClassification, PixelSequence, ProjUNNError
+from projunn_lightning import ImageClassification, ImageClassifier, PixelSequence, ProjUNNError, SequenceModel
 from projunn_lightning.data import TASKS, ImageTask
 from tests.support.image_folders import write_folder
 
@@ -80,6 +81,58 @@ class TestSplits:
         dataset = task(folder).dataset("train")
         copy = pickle.loads(pickle.dumps(dataset))
         assert all(map(torch.equal, dataset.__getitems__([1, 7]), copy.__getitems__([1, 7])))
+
+
+class TestASourceWithoutTestImages:
+    @pytest.fixture
+    def single(self, folder):
+        next(Path(folder).glob("test*")).unlink()
+        return folder
+
+    def test_is_split_by_the_seed(self, single):
+        chosen = []
+        for seed in (0, 0, 1):
+            data = ImageClassification(single, val_fraction=0.2, seed=seed)
+            data.setup()
+            splits = {name: content(images.pixels) for name, images in data.images.items()}
+            assert {name: len(images) for name, images in splits.items()} == {"train": 24, "val": 8, "test": 8}
+            assert len(set().union(*splits.values())) == 40
+            chosen.append(splits["test"])
+        assert chosen[0] == chosen[1] != chosen[2]
+
+    def test_is_refused_if_no_image_is_left_to_train_on(self, single):
+        with pytest.raises(ProjUNNError, match=r"val_fraction = 0.5 of 40 images leaves a split empty"):
+            ImageClassification(single, val_fraction=0.5).setup()
+
+
+@pytest.mark.parametrize("task", IMAGE_TASKS, ids=lambda task: task.__name__)
+class TestResize:
+    @pytest.mark.parametrize(("resize", "shape"), [(8, (8, 8)), ((6, 9), (6, 9))], ids=str)
+    def test_gives_images_of_one_height_and_width(self, folder, task, resize, shape):
+        data = task(folder, resize=resize)
+        data.setup()
+        assert {images.pixels.shape[2:] for images in data.images.values()} == {shape}
+
+    def test_refuses_a_side_of_0(self, folder, task):
+        with pytest.raises(ProjUNNError, match="resize must be 1 or more, found 0"):
+            task(folder, resize=(4, 0))
+
+
+class TestTheNumberOfClasses:
+    @pytest.mark.parametrize("classes", [3, 5])
+    def test_of_a_model_must_be_that_of_the_data_before_the_run_begins(self, folder, classes, tmp_path):
+        model = ImageClassifier("plain", 1, (5, 4), classes, depth=1, width=4, convolution="plain")
+        trainer = Trainer(accelerator="cpu", max_epochs=1, default_root_dir=tmp_path / "logs")
+        message = f"num_classes of ImageClassifier is {classes}, and the data has 4 classes: set num_classes to 4"
+        for run in (trainer.fit, trainer.test):
+            with pytest.raises(ProjUNNError, match=message):
+                run(model, datamodule=ImageClassification(folder))
+        assert not (tmp_path / "logs").exists()
+
+    def test_is_called_output_size_by_a_sequence_model(self, folder, tmp_path):
+        trainer = Trainer(accelerator="cpu", max_epochs=1, logger=False)
+        with pytest.raises(ProjUNNError, match="output_size of SequenceModel is 9, and the data has 4 classes"):
+            trainer.fit(SequenceModel(1, 9, 8, output="last"), datamodule=PixelSequence(folder))
 
 
 class Recorder(BoringModel):

@@ -84,6 +84,50 @@ class TestReadsAFolderInTheHubsLayout:
         assert images.labels.tolist() == [0, 1]
 
 
+def write_classes(folder, *splits, sides=(4, 5)):
+    """Write a folder of image files for each of two classes. The second image of each class is one pixel taller."""
+    for split in splits or ("",):
+        for colour, name in enumerate(("cat", "dog")):
+            (folder / split / name).mkdir(parents=True)
+            for number, height in enumerate(sides):
+                Image.new("L", (3, height), color=100 * colour).save(folder / split / name / f"{number}.png")
+
+
+class TestAFolderOfImageFiles:
+    def test_without_splits_is_for_training(self, tmp_path):
+        write_classes(tmp_path / "folder", sides=(4, 4))
+        images = load_images(str(tmp_path / "folder"), str(tmp_path / "cache"))
+        assert list(images) == ["train"]
+        assert images["train"].labels.tolist() == [0, 0, 1, 1]
+        assert images.num_classes == 2
+
+    @pytest.mark.parametrize("splits", [(), ("train", "test")], ids=str)
+    def test_of_several_sizes_is_resized(self, tmp_path, splits):
+        write_classes(tmp_path / "folder", *splits)
+        for size in ((6, 7), (2, 2)):  # another size is not served from the cache
+            images = load_images(str(tmp_path / "folder"), str(tmp_path / "cache"), size)
+            for each in images.values():
+                assert each.pixels.shape == (4, 1, *size)
+                assert each.pixels[each.labels == 1].unique().tolist() == [100]
+
+    def test_of_several_sizes_is_refused_by_a_message_that_names_the_option(self, tmp_path):
+        write_classes(tmp_path / "folder")
+        with pytest.raises(ProjUNNError, match=r"4 x 3 x 1 and of 5 x 3 x 1 .*such as --data\.resize 32"):
+            load_images(str(tmp_path / "folder"), str(tmp_path / "cache"))
+
+
+def test_a_class_without_images_counts(folder_of):
+    folder = folder_of(features={"label": datasets.ClassLabel(num_classes=7)})
+    assert load_images(*folder).num_classes == 7
+
+
+def test_drawn_digits_are_resized():
+    images = load_images("rendered-digits", resize=(10, 12))
+    assert images["test"].pixels.shape == (2000, 1, 10, 12)
+    assert images["test"].pixels.dtype == torch.uint8
+    assert images.num_classes == 10
+
+
 class TestDecodesOnce:
     def test_the_second_time_reads_the_cache(self, tmp_path, monkeypatch):
         write_folder(tmp_path / "folder", 6, 6)
@@ -151,10 +195,10 @@ class TestRefuses:
         with pytest.raises(ProjUNNError, match=r"is a local folder, and datasets\.load_dataset cannot read it"):
             load_images(str(tmp_path / "empty"), str(tmp_path / "cache"))
 
-    def test_a_folder_without_a_test_split(self, folder_of):
+    def test_a_folder_with_a_single_split_that_is_not_for_training(self, folder_of):
         folder = folder_of()
-        (Path(folder[0]) / "test-00000-of-00001.parquet").unlink()
-        with pytest.raises(ProjUNNError, match="has the splits train, expected train and test"):
+        (Path(folder[0]) / "train-00000-of-00001.parquet").unlink()
+        with pytest.raises(ProjUNNError, match="has the splits test, expected train and test, or train alone"):
             load_images(*folder)
 
     @pytest.mark.parametrize(("missing", "kind"), [("image", "Image"), ("label", "ClassLabel")])
@@ -172,9 +216,12 @@ class TestRefuses:
             ({"image": [Image.new("L", (6, 5)), None]}, "has a row without an image"),
             (
                 {"image": [Image.new("L", (6, 5)), Image.new("L", (6, 9))]},
-                r"of 5 x 6 x 1 and of 9 x 6 x 1 \(H x W x C\)",
+                r"of 5 x 6 x 1 and of 9 x 6 x 1 \(H x W x C\); set the option resize, such as --data.resize 32",
             ),
-            ({"image": [Image.new("L", (6, 5)), Image.new("RGB", (6, 5))]}, "of 5 x 6 x 1 and of 5 x 6 x 3"),
+            (
+                {"image": [Image.new("L", (6, 5)), Image.new("RGB", (6, 5))]},
+                "of 5 x 6 x 3 .*; convert all images to grey",
+            ),
             ({"image": [Image.new("I;16", (6, 5))] * 2}, "mode I;16, expected 8 bits a channel"),
             ({"image": [{"bytes": b"no image", "path": None}] * 2}, "a file is no image that Pillow can read"),
         ],
