@@ -2,8 +2,8 @@
 
 all-MiniLM-L6-v2 has six layers. The four lower ones stay as they are, so that their output is computed once. In the two
 upper ones the projections to queries, keys and values and the projection of the output are frozen matrices W0, and the
-layers compute with R W0 (orthogonal fine-tuning, Qiu et al. 2023). The callback `ProjUNN` keeps every R orthogonal. At
-the end R W0 is written into the plain encoder, which needs neither this package nor more time than before.
+layers compute with R W0 (after orthogonal fine-tuning, Qiu et al. 2023). The callback `ProjUNN` keeps every R orthogonal.
+At the end R W0 is written into the plain encoder, which needs neither this package nor more time than before.
 
 The task is to tell whether a sentence of a film review praises the film or not (Rotten Tomatoes, Pang and Lee 2005).
 Weights and sentences come inside packages, and nothing is downloaded:
@@ -34,6 +34,7 @@ LOWER, LENGTH = 4, 40  # the layers that stay as they are, and the tokens to whi
 PROJECTIONS = ("query", "key", "value", "attention.output.dense")
 
 
+# --8<-- [start:rotated]
 class Rotated(nn.Module):
     """A frozen linear layer whose weight is multiplied by an orthogonal matrix, or by one for each block of rows."""
 
@@ -59,6 +60,7 @@ class Rotated(nn.Module):
         return layer
 
 
+# --8<-- [end:rotated]
 def rotate(encoder: BertModel, blocks: int = 1) -> None:
     """Put rotations, which are the identity at first, in front of the projections of the upper layers."""
     for layer in encoder.encoder.layer[LOWER:]:

@@ -78,6 +78,21 @@ def test_states_of_the_lower_layers_and_the_upper_layers_make_the_output_of_the_
     torch.testing.assert_close(encoder.upper_states(whole, states, mask)[mask > 0], expected[mask > 0])
 
 
+def test_a_merged_encoder_is_saved_and_loaded_without_this_package(encoder, tmp_path):
+    adapted = encoder.pretrained().eval()
+    encoder.rotate(adapted, blocks=12)
+    for name, parameter in adapted.named_parameters():
+        if name.endswith("rotation"):
+            parameter.data.copy_(torch.linalg.qr(torch.randn(12, 32, 32)).Q)
+    inputs = encoder.tokens(encoder.sentences()[0][:4])
+    expected = adapted(**inputs).last_hidden_state
+    encoder.merge(adapted)
+    adapted.save_pretrained(tmp_path)
+    loaded = encoder.BertModel.from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(loaded(**inputs).last_hidden_state, expected)
+    assert loaded.state_dict().keys() == encoder.pretrained().state_dict().keys()
+
+
 def test_a_rotation_in_blocks_is_a_block_diagonal_matrix(encoder):
     layer = torch.nn.Linear(6, 8).requires_grad_(False)
     rotated = encoder.Rotated(layer, blocks=2)
