@@ -2,8 +2,9 @@
 
 all-MiniLM-L6-v2 has six layers. The four lower ones stay as they are, so that their output is computed once. In the two
 upper ones the projections to queries, keys and values and the projection of the output are frozen matrices W0, and the
-layers compute with R W0 (after orthogonal fine-tuning, Qiu et al. 2023). The callback `ProjUNN` keeps every R orthogonal.
-At the end R W0 is written into the plain encoder, which needs neither this package nor more time than before.
+layers compute with R W0 (after orthogonal fine-tuning, Qiu et al. 2023). The callback `ProjUNN` keeps every R
+orthogonal. At the end R W0 is written into the plain encoder, which needs neither this package nor more time than
+before.
 
 The task is to tell whether a sentence of a film review praises the film or not (Rotten Tomatoes, Pang and Lee 2005).
 Weights and sentences come inside packages, and nothing is downloaded:
