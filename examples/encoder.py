@@ -35,7 +35,6 @@ LOWER, LENGTH = 4, 40  # the layers that stay as they are, and the tokens to whi
 PROJECTIONS = ("query", "key", "value", "attention.output.dense")
 
 
-# --8<-- [start:rotated]
 class Rotated(nn.Module):
     """A frozen linear layer whose weight is multiplied by an orthogonal matrix, or by one for each block of rows."""
 
@@ -61,7 +60,6 @@ class Rotated(nn.Module):
         return layer
 
 
-# --8<-- [end:rotated]
 def rotate(encoder: BertModel, blocks: int = 1) -> None:
     """Put rotations, which are the identity at first, in front of the projections of the upper layers."""
     for layer in encoder.encoder.layer[LOWER:]:
