@@ -1,4 +1,4 @@
-"""Fine-tuning a pretrained sentence encoder by rotation: each projection of its attention is turned by a matrix R.
+"""Fine-tuning a sentence encoder by rotation: each projection of its attention is turned by a matrix R.
 
 all-MiniLM-L6-v2 has six layers. The four lower ones stay as they are, so that their output is computed once. In the two
 upper ones the projections to queries, keys and values and the projection of the output are frozen matrices W0, and the
