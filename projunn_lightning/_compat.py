@@ -5,7 +5,8 @@ Lightning and jsonargparse are imported inside the functions: the modules that l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from argparse import _ArgumentGroup
 
     from jsonargparse import ArgumentParser
-    from lightning.pytorch import Callback, LightningModule, Trainer
+    from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
     from lightning.pytorch.callbacks import WeightAveraging
 
 # ---- torch ----
@@ -163,6 +164,34 @@ def averaged_model(callback: WeightAveraging) -> nn.Module | None:
     """
     average = callback._average_model
     return None if average is None else average.module
+
+
+@contextmanager
+def averages_put_aside(trainer: Trainer) -> Iterator[None]:
+    """Take the averages of ``WeightAveraging`` callbacks away while a checkpoint is tested after ``fit``.
+
+    As long as a callback has its average, in ``_average_model``, it takes the loading of a checkpoint for a resumed
+    ``fit``, and replaces the averages in the model by the weights that were averaged.
+    """
+    from lightning.pytorch.callbacks import WeightAveraging
+
+    averages = {each: each._average_model for each in trainer_callbacks(trainer) if isinstance(each, WeightAveraging)}
+    try:
+        for callback in averages:
+            callback._average_model = None
+        yield
+    finally:
+        for callback, average in averages.items():
+            callback._average_model = average
+
+
+def hide_hyperparameter(part: LightningModule | LightningDataModule, name: str) -> None:
+    """Keep a hyperparameter from the loggers, but not from the checkpoints.
+
+    Loggers get ``_hparams_initial``. LightningCLI adds names of its own, which checkpoints need.
+    """
+    part.hparams  # noqa: B018  # a model that saves none has the attribute only after this
+    getattr(part, "_hparams_initial", {}).pop(name, None)
 
 
 def builds_its_layers_later(model: LightningModule) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from projunn_lightning._compat import builds_its_layers_later, logs_now, trainer_callbacks
 from projunn_lightning.callbacks._averages import average_of, copies, nearest, replace_saved, write
+from projunn_lightning.callbacks._progress_bar import show_small_numbers
 from projunn_lightning.constraint import FLAT_REMEDY, declared, matching
 from projunn_lightning.errors import ConstraintError
 from projunn_lightning.optim import Projector, ProjUNNSettings, as_patterns, check_names, chunks_for
@@ -44,14 +45,15 @@ class ProjUNN(Callback):
     same: where an average is validated, saved or copied to the model, its constrained weights are moved to the nearest
     unitary matrices. ``StochasticWeightAveraging`` is refused.
 
-    Whenever the trainer logs, the callback logs ``unitarity_error``, the largest unitarity error (also on the progress
-    bar; for matrices above 512 x 512 it is an estimate). It also logs ``skipped_updates`` and
-    ``reorthonormalisations`` (corrections of rounding drift), both counted since the start of training. An update that
-    holds a NaN or an infinity is skipped: it leaves its weight untouched. The optimizer's own state (momentum,
-    averages) may keep the NaN. If the count rises at every step, go back to a checkpoint.
+    Whenever the trainer logs, the callback logs ``weights/largest_unitarity_error`` (for matrices above 512 x 512 it is
+    an estimate). The progress bar shows it as ``unitarity_error``. The callback also logs ``weights/skipped_updates``
+    and ``weights/reorthonormalisations`` (corrections of rounding drift), both counted since the start of training. An
+    update that holds a NaN or an infinity is skipped: it leaves its weight untouched. The optimizer's own state
+    (momentum, averages) may keep the NaN. If the count rises at every step, go back to a checkpoint.
 
-    The learning rate of the constrained weights, divided by ``lr_divider``, is logged as ``constrained_lr``. If the
-    weights have several, each one is logged as ``constrained_lr/<weight>``.
+    The learning rate of the constrained weights, divided by ``lr_divider``, is logged as ``weights/lr``. If the weights
+    have several, each one is logged as ``weights/lr/<weight>``. The names begin with ``weights``, because TensorBoard
+    sorts by name and opens the first two groups, which are ``train`` and ``val`` then.
 
     Args:
         parameters: glob patterns over ``named_parameters()``, such as ``"encoder.*.weight_hh_l*"``. A ``*`` before a
@@ -92,6 +94,7 @@ class ProjUNN(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             self.check(trainer, pl_module)
+            show_small_numbers(trainer)
             self._detach()
             self.projector, self._restored = None, {}
             self._averages = {}
@@ -198,14 +201,17 @@ class ProjUNN(Callback):
         errors = [error for projector in projectors for error in projector.unitarity_errors(quick=True).values()]
         if not errors:
             return
-        pl_module.log("unitarity_error", torch.stack(errors).max(), prog_bar=True)
-        pl_module.log("skipped_updates", torch.stack([each.skipped_updates for each in projectors]).sum().float())
-        pl_module.log("reorthonormalisations", float(sum(each.reorthonormalisations for each in projectors)))
+        largest = torch.stack(errors).max()
+        skipped = torch.stack([each.skipped_updates for each in projectors]).sum().float()
+        pl_module.log("unitarity_error", largest, prog_bar=True, logger=False)
+        pl_module.log("weights/largest_unitarity_error", largest)
+        pl_module.log("weights/skipped_updates", skipped)
+        pl_module.log("weights/reorthonormalisations", float(sum(each.reorthonormalisations for each in projectors)))
         rates = {name: rate for projector in projectors for name, rate in projector.effective_rates().items()}
         if len(set(rates.values())) == 1:
-            pl_module.log("constrained_lr", next(iter(rates.values())))
+            pl_module.log("weights/lr", next(iter(rates.values())))
         else:
-            pl_module.log_dict({f"constrained_lr/{name}": rate for name, rate in rates.items()})
+            pl_module.log_dict({f"weights/lr/{name}": rate for name, rate in rates.items()})
 
     # ---- averages of weights, which WeightAveraging swaps in before these hooks run ----
 

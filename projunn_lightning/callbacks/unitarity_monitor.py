@@ -5,17 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from projunn_lightning._compat import logged_step, logs_now
 from projunn_lightning.callbacks._figures import draw_once, gradient_over_time, spectrum
 from projunn_lightning.callbacks._harmless import harmless
 from projunn_lightning.callbacks._input_gradients import InputGradients
+from projunn_lightning.callbacks._pictures import Pictures
 from projunn_lightning.callbacks.projunn import ProjUNN, methods
 from projunn_lightning.constraint import Constraint, declared, unitarity_errors
 from projunn_lightning.functional import Direction, Update
@@ -33,23 +34,29 @@ class UnitarityMonitor(Callback):
 
     It logs these numbers to any logger:
 
-    - ``unitarity_error/<weight>``: the unitarity error. With :class:`~projunn_lightning.ProjUNN` it is below 1e-5 in
-      float32;
-    - ``energy_kept/<weight>``: the share ``|a b^H|_F^2 / |D|_F^2`` of the optimizer's update D that its approximation
-      at rank k keeps (Kiani et al. 2022, Fig. 1a). If it is low, a higher rank or another sampler may learn faster;
-    - ``residual/<weight>``: with feedback, ``|E|_F / |D|_F``, where the residual E is the part of the last updates
-      that rank k has left out;
-    - ``stable_rank/<weight>``: ``|D|_F^2 / |D|_2^2``, the effective rank of D;
-    - ``gradient_norm/<layer>/first`` and ``gradient_norm/<layer>/last``: the norm of the loss's gradient with respect
-      to the input of a recurrent layer, as the root mean square over the first tenth and over the last tenth of the
-      time steps. If the first number is smaller by orders of magnitude, the gradients vanish on their way back.
+    - ``weights/unitarity_error/<weight>``: the unitarity error. With :class:`~projunn_lightning.ProjUNN` it is below
+      1e-5 in float32;
+    - ``weights/energy_kept/<weight>``: the share ``|a b^H|_F^2 / |D|_F^2`` of the optimizer's update D that its
+      approximation at rank k keeps (Kiani et al. 2022, Fig. 1a). If it is low, a higher rank or another sampler may
+      learn faster;
+    - ``weights/residual/<weight>``: with feedback, ``|E|_F / |D|_F``, where the residual E is the part of the last
+      updates that rank k has left out;
+    - ``weights/stable_rank/<weight>``: ``|D|_F^2 / |D|_2^2``, the effective rank of D;
+    - ``weights/gradient_norm/<layer>/first`` and ``weights/gradient_norm/<layer>/last``: the norm of the loss's
+      gradient with respect to the input of a recurrent layer, as the root mean square over the first tenth and over
+      the last tenth of the time steps. If the first number is smaller by orders of magnitude, the gradients vanish on
+      their way back.
 
-    It draws these pictures for a :class:`~lightning.pytorch.loggers.TensorBoardLogger`:
+    It draws these pictures at the start, on the way and at the end of a run:
 
-    - ``eigenvalues/<weight>``: the eigenvalues of square matrices up to 512 x 512, with the unit circle;
-    - ``phases/<weight>``: the histogram of the phases of these eigenvalues;
-    - ``gradient_norm/<layer>``: the gradient norm against the time step. To see what the constraint does, run the same
-      model without it.
+    - ``weights/eigenvalues/<weight>``: the eigenvalues of square matrices up to 512 x 512, with the unit circle;
+    - ``weights/gradient_over_time/<layer>``: the gradient norm against the time step. To see what the constraint does,
+      run the same model without it.
+
+    The pictures go to a :class:`~lightning.pytorch.loggers.TensorBoardLogger`, a
+    :class:`~lightning.pytorch.loggers.WandbLogger` and a :class:`~lightning.pytorch.loggers.MLFlowLogger`. A run with
+    none of them has files in the folder ``pictures`` of its log folder. TensorBoard also has
+    ``weights/phases/<weight>``, the histogram of the phases of the eigenvalues.
 
     Each value is logged once, at the step at which it was taken. The monitor never stops a run and changes no number of
     it. An error of a measurement becomes a warning. Calls of a recurrent layer are not measured if the gradient cannot
@@ -69,16 +76,21 @@ class UnitarityMonitor(Callback):
         self._last = {"numbers": 0.0, "pictures": 0.0}  # seconds that the last measurement took
         self._due: set[str] = set()
         self._gradients = InputGradients()
+        self._gradients_at = 0  # the step at which the gradients were measured
         self._updates: dict[str, Tensor] = {}
+        self._pictures: Pictures | None = None
+        self._drawn: set[tuple[str, int]] = set()
 
     # ---- when it measures ----
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero and any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
-            with harmless("pictures"):
-                draw_once()
         self._begun = time.perf_counter()
         self._spent = dict.fromkeys(self._spent, 0.0)
+        self._pictures, self._drawn = Pictures(trainer), set()
+        if self._pictures.possible:
+            with harmless("pictures"):
+                draw_once()
+        self._draw(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._stop(trainer)  # an exception may have ended the last batch early
@@ -96,6 +108,7 @@ class UnitarityMonitor(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop(trainer)  # a model that skips the rest of an epoch has no end of its last batch
+        self._draw(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._stop(trainer)
@@ -129,7 +142,7 @@ class UnitarityMonitor(Callback):
             if residual is not None:
                 numbers["residual"] = (residual.column_norms().square().flatten(1).sum(1) / energies).sqrt()
             for label, values in numbers.items():
-                self._updates |= {f"{label}/{name}": value for name, value in zip(names, values, strict=True)}
+                self._updates |= {f"weights/{label}/{name}": value for name, value in zip(names, values, strict=True)}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -140,22 +153,19 @@ class UnitarityMonitor(Callback):
             return
         if "numbers" in due:
             with self._measuring("numbers", pl_module.device):
+                self._gradients_at = logged_step(trainer)
                 self._log(trainer, self._numbers(pl_module, _constraints(trainer, pl_module)))
-        if "pictures" in due and trainer.is_global_zero:
-            with self._measuring("pictures", pl_module.device):
-                for logger in trainer.loggers:
-                    if isinstance(logger, TensorBoardLogger):
-                        constraints = _constraints(trainer, pl_module)
-                        self._draw(logger.experiment, pl_module, constraints, logged_step(trainer))
+        if "pictures" in due:
+            self._draw(trainer, pl_module)
 
     def _numbers(self, pl_module: LightningModule, constraints: dict[str, Constraint]) -> dict[str, Tensor]:
         errors = unitarity_errors(pl_module, constraints, quick=True)
-        numbers = {f"unitarity_error/{name}": error for name, error in errors.items()}
+        numbers = {f"weights/unitarity_error/{name}": error for name, error in errors.items()}
         numbers |= {name: value for name, value in self._updates.items() if torch.isfinite(value)}
         for name, norms in self._gradients.norms.items():
             tenth = -(-len(norms) // 10)
             for place, part in (("first", norms[:tenth]), ("last", norms[-tenth:])):
-                numbers[f"gradient_norm/{name}/{place}"] = part.square().mean().sqrt()
+                numbers[f"weights/gradient_norm/{name}/{place}"] = part.square().mean().sqrt()
         return numbers
 
     def _log(self, trainer: Trainer, numbers: dict[str, Tensor]) -> None:
@@ -165,23 +175,51 @@ class UnitarityMonitor(Callback):
         for logger in trainer.loggers:
             logger.log_metrics(values, step=logged_step(trainer))
 
-    @torch.no_grad()
-    def _draw(self, board: Any, pl_module: LightningModule, constraints: dict[str, Constraint], step: int) -> None:
-        stacks = [(stack, name) for name, constraint in constraints.items() for stack in constraint.stacks]
-        for stack, parameter in stacks:
-            name = stack.label(parameter)
-            matrices = stack.matrices(pl_module.get_parameter(parameter)).whole()
-            if matrices is None or not matrices.shape[-1] == matrices.shape[-2] <= LARGEST:
-                continue
+    # ---- what it draws ----
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that holds the pictures of the last run; None if it has none, or a logger sends them elsewhere."""
+        return self._pictures.folder if self._pictures is not None and self._drawn else None
+
+    def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._pictures is not None and self._pictures.possible:
+            with self._measuring("pictures", pl_module.device), torch.no_grad():
+                self._draw_weights(self._pictures, pl_module, _constraints(trainer, pl_module), logged_step(trainer))
+                self._draw_gradients(self._pictures)
+
+    def _draw_weights(
+        self, pictures: Pictures, pl_module: LightningModule, constraints: dict[str, Constraint], step: int
+    ) -> None:
+        for name, eigenvalues in _eigenvalues(pl_module, constraints):
+            if self._is_new(f"weights/eigenvalues/{name}", step):
+                pictures.histogram(f"weights/phases/{name}", eigenvalues.angle(), step)
+                pictures.show(f"weights/eigenvalues/{name}", spectrum(eigenvalues, f"{name}, step {step}"), step)
+
+    def _draw_gradients(self, pictures: Pictures) -> None:
+        """Draw the gradients of the last measurement, which belong to its step."""
+        step = self._gradients_at
+        for name, norms in self._gradients.norms.items():
+            if norms.isfinite().all() and norms.any() and self._is_new(f"weights/gradient_over_time/{name}", step):
+                figure = gradient_over_time(norms.cpu(), f"{name}, step {step}")
+                pictures.show(f"weights/gradient_over_time/{name}", figure, step)
+
+    def _is_new(self, name: str, step: int) -> bool:
+        """Whether a picture has not been drawn at a step, and is now."""
+        seen = (name, step) in self._drawn
+        self._drawn.add((name, step))
+        return not seen
+
+
+def _eigenvalues(module: LightningModule, constraints: dict[str, Constraint]) -> Iterator[tuple[str, Tensor]]:
+    """The eigenvalues of the square matrices that are not too large, by the name of the weight."""
+    stacks = [(stack, name) for name, constraint in constraints.items() for stack in constraint.stacks]
+    for stack, parameter in stacks:
+        matrices = stack.matrices(module.get_parameter(parameter)).whole()
+        if matrices is not None and matrices.shape[-1] == matrices.shape[-2] <= LARGEST:
             matrices = matrices.to("cpu", torch.promote_types(matrices.dtype, torch.float32))
             if matrices.isfinite().all():
-                eigenvalues = torch.linalg.eigvals(matrices).flatten()
-                board.add_histogram(f"phases/{name}", eigenvalues.angle(), step)
-                board.add_figure(f"eigenvalues/{name}", spectrum(eigenvalues, f"{name}, step {step}"), step)
-        for name, norms in self._gradients.norms.items():
-            if norms.isfinite().all() and norms.any():
-                figure = gradient_over_time(norms.cpu(), f"{name}, step {step}")
-                board.add_figure(f"gradient_norm/{name}", figure, step)
+                yield stack.label(parameter), torch.linalg.eigvals(matrices).flatten()
 
 
 def _methods(trainer: Trainer) -> list[ProjUNN]:

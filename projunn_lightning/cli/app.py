@@ -7,19 +7,21 @@ import signal
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import MethodType
 from typing import Any
 
 import lightning
 from jsonargparse import Namespace
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import (
     BasePredictionWriter,
     LearningRateMonitor,
     ModelCheckpoint,
-    RichProgressBar,
+    ModelSummary,
+    RichModelSummary,
 )
 from lightning.pytorch.cli import (
     ArgsType,
@@ -27,13 +29,14 @@ from lightning.pytorch.cli import (
     LightningCLI,
     SaveConfigCallback,
 )
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from rich.console import Console
 
 from projunn_lightning import data, models  # noqa: F401  # a config names their classes without the modules
 from projunn_lightning._compat import (
+    averages_put_aside,
+    hide_hyperparameter,
     print_results,
     set_subcommand_help,
     subcommands,
@@ -42,14 +45,20 @@ from projunn_lightning._compat import (
 )
 from projunn_lightning.callbacks import PredictionWriter, ProjUNN, RNGState, UnitarityMonitor
 from projunn_lightning.cli import runs
+from projunn_lightning.cli.best_checkpoint import BestCheckpoint
+from projunn_lightning.cli.board import BoardLogger
 from projunn_lightning.cli.checkpoint import REMEDY, Resumed, check_fits, read_checkpoint
 from projunn_lightning.cli.configs import ConfigFile
 from projunn_lightning.cli.described import predictions_in
+from projunn_lightning.cli.ending import baseline_of, how_it_went, result_line, say, where_it_is
 from projunn_lightning.cli.exchange import leave_out_options_of_another_layer
 from projunn_lightning.cli.help import Parser, arrange, parser_options
 from projunn_lightning.cli.last_validation import LastValidation
 from projunn_lightning.cli.loggers import place_loggers, run_folder
 from projunn_lightning.cli.making import REFUSALS, make_optimizer, make_optimizers, making
+from projunn_lightning.cli.model_table import ModelTable
+from projunn_lightning.cli.options import options_of
+from projunn_lightning.cli.report import Report, near
 from projunn_lightning.errors import ConfigError, ProjUNNError
 
 
@@ -131,6 +140,7 @@ class ProjUNNCLI(LightningCLI):
         self.commands = commands or {}
         self._refusal: ProjUNNError | None = None
         self._resumed: Resumed | None = None
+        self._report = Report()
         super().__init__(*args, **options)
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
@@ -221,6 +231,7 @@ class ProjUNNCLI(LightningCLI):
     def _add_instantiators(self) -> None:
         """Let every class of the config be made by a function that names the class in an error."""
         super()._add_instantiators()
+        self.parser.add_instantiator(_make_board, TensorBoardLogger)
         self.parser.add_instantiator(lambda kind, *args, **kwargs: kind(*args, **kwargs), object)
         wrap_instantiators(self.parser, self._naming_the_class)
 
@@ -245,6 +256,9 @@ class ProjUNNCLI(LightningCLI):
                 raise
             # jsonargparse has put the text of this error into one of its own, among those of other types in a Union.
             raise self._refusal from self._refusal.__cause__
+        for part in (self.model, self.datamodule):
+            if part is not None:
+                hide_hyperparameter(part, "_instantiator")
         if self._resumed is not None:
             check_fits(self._resumed.checkpoint, self._resumed.path, self.model, self._resumed.differing)
             if self.subcommand == "fit":
@@ -271,23 +285,39 @@ class ProjUNNCLI(LightningCLI):
         configured = self._options(self.config_init)["trainer"]["callbacks"], self.trainer_defaults.get("callbacks")
         chosen = [each for some in configured for each in (some if isinstance(some, list) else [some])]
         with making("Trainer"):
-            trainer = super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**self._default_logger(), **kwargs)
         self._arrange_callbacks(trainer, chosen)
-        for callback in trainer.checkpoint_callbacks:
-            if isinstance(callback, ModelCheckpoint) and callback not in chosen:
-                # Ctrl-C in the first epoch, which may take hours, leaves a checkpoint to go on from. One of several
-                # processes may be stopped alone, and would wait for the others to save with it.
-                callback.save_on_exception = trainer.world_size == 1
-        if isinstance(bar := trainer.progress_bar_callback, RichProgressBar):
-            bar.theme = replace(bar.theme, metrics_format=".3g")  # a unitarity error of 1e-7 is not 0.000
+        self._replace_callbacks(trainer, chosen)
         return trainer
+
+    def _default_logger(self) -> dict[str, Any]:
+        """The logger of a run whose config names none, as an option of the trainer."""
+        options = self._options(self.config_init)["trainer"]
+        if options["logger"] not in (None, True) or options["barebones"]:
+            return {}
+        return {"logger": BoardLogger(options["default_root_dir"] or Path.cwd(), version=SLURMEnvironment.job_id())}
+
+    def _replace_callbacks(self, trainer: Trainer, chosen: list[Any]) -> None:
+        """Put callbacks of the command in the place of those that Lightning adds by itself."""
+        # Ctrl-C in the first epoch, which may take hours, leaves a checkpoint to go on from. One of several processes
+        # may be stopped alone, and would wait for the others to save with it.
+        last = ModelCheckpoint(filename="last", save_on_exception=trainer.world_size == 1)
+        own: dict[type, list[Callback]] = {
+            ModelCheckpoint: [BestCheckpoint(), last],
+            RichModelSummary: [ModelTable()],
+            ModelSummary: [ModelTable()],
+        }
+        callbacks = trainer_callbacks(trainer)
+        callbacks[:] = [
+            new for each in callbacks for new in ([each] if each in chosen else own.get(type(each), [each]))
+        ]
 
     def _arrange_callbacks(self, trainer: Trainer, chosen: list[Any]) -> None:
         """Add the callbacks that every run has, but none of a kind that the user has chosen."""
         callbacks = trainer_callbacks(trainer)
         if any(isinstance(callback, BasePredictionWriter) for callback in chosen):
             callbacks.remove(self._options(self.config_init)["predictions"])
-        callbacks[:0] = [RNGState(), LastValidation()]
+        callbacks[:0] = [RNGState(), LastValidation(), self._report]
         if self._resumed is not None:
             callbacks.insert(0, self._resumed)
         if trainer.loggers:
@@ -301,31 +331,62 @@ class ProjUNNCLI(LightningCLI):
         method.check(self.trainer, self.model)
 
     def after_fit(self) -> None:
-        """Test the trained weights, if the model and the data can be tested."""
+        """Test the best weights, if the model and the data can be tested, and say how the run went and where it is."""
+        if self.trainer.interrupted:
+            return
+        best = self._best_checkpoint()  # and the lines, before the test restores the callbacks of that checkpoint
+        of_the = f"best checkpoint, {near(best)}" if best else f"last weights: {self._report.why_last(self.trainer)}"
+        went, files = how_it_went(self._report), where_it_is(self.trainer, self.datamodule, best)
+        validated = [name for name in self.trainer.callback_metrics if name.startswith("val")]
+        tested = self._test(best)
+        self._log_options(validated)
+        if self.trainer.is_global_zero:
+            for line in went:
+                say(line)
+            if tested:
+                self.after_test()
+                say(f"  of the {of_the}")
+            for line in files:
+                say(line)
+
+    def _best_checkpoint(self) -> str | None:
+        """The path of the best checkpoint, or None. Rank 0 decides, because the metrics of ranks may differ."""
+        found = self._report.best_checkpoint()
+        path = "" if found is None else str(found.at)
+        there = bool(path) and self.trainer.is_global_zero and Path(path).exists()
+        chosen: str | None = self.trainer.strategy.broadcast(path if there else None)
+        return chosen
+
+    def _test(self, best: str | None) -> bool:
+        """Test the best checkpoint, or else the last weights; False if the model or the data cannot be tested."""
         has_test_data = self.datamodule is None or is_overridden(
             "test_dataloader", self.datamodule, LightningDataModule
         )
-        if self.trainer.interrupted or not (has_test_data and is_overridden("test_step", self.model, LightningModule)):
-            return
-        results = self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
+        if not (has_test_data and is_overridden("test_step", self.model, LightningModule)):
+            return False
+        # A file that this run has written may hold hyperparameters of any type.
+        own = best is not None and self._report.has_written(best)
+        options = {"weights_only": False if own else self._options(self.config_init).get("weights_only")}
+        with averages_put_aside(self.trainer):
+            results = self.trainer.test(
+                self.model, datamodule=self.datamodule, ckpt_path=best, verbose=False, **options
+            )
         if "test/loss" not in self.trainer.callback_metrics:
             print_results(results)
-        self.after_test()
+        return True
+
+    def _log_options(self, validated: list[str]) -> None:
+        """Write the page HParams of TensorBoard: the options of the run beside its validation and its test."""
+        metrics = [*validated, *(name for name in self.trainer.callback_metrics if name.startswith("test"))]
+        for logger in self.trainer.loggers:
+            if isinstance(logger, BoardLogger) and metrics:
+                logger.log_result(options_of(self.trainer, self.model, self.datamodule), metrics)
 
     def after_test(self) -> None:
         """Print the test loss beside the loss of the task's baseline, and the accuracies."""
-        loss = self.trainer.callback_metrics.get("test/loss")
-        if loss is None or not self.trainer.is_global_zero:
-            return
-        line = f"test loss {loss:.3g}"
-        baseline = getattr(self.datamodule, "baseline_loss", None)
-        if baseline is not None:
-            line += f"  (baseline {baseline:.3g}; {100 * loss / baseline:.3g} % of it)"
-        for name in ("accuracy", "certified_accuracy"):
-            share = self.trainer.callback_metrics.get(f"test/{name}")
-            if share is not None:
-                line += f"  {name.replace('_', ' ')} {100 * share:.4g} %"
-        Console().print(line, style="bold", highlight=False)
+        line = result_line(self.trainer.callback_metrics, baseline_of(self.model, self.datamodule))
+        if line is not None and self.trainer.is_global_zero:
+            say(line, style="bold")
 
     def before_predict(self) -> None:
         """Check that no file would be overwritten, before the run creates a log folder."""
@@ -336,8 +397,12 @@ class ProjUNNCLI(LightningCLI):
         """Print the path of the predictions."""
         for writer in self._prediction_writers():
             if writer.written is not None:
-                line = f"predictions: {writer.written}, {predictions_in(writer.written)}"
-                Console().print(line, style="bold", highlight=False, markup=False, soft_wrap=True)
+                say(f"predictions: {writer.written}, {predictions_in(writer.written)}", style="bold")
 
     def _prediction_writers(self) -> list[PredictionWriter]:
         return [callback for callback in trainer_callbacks(self.trainer) if isinstance(callback, PredictionWriter)]
+
+
+def _make_board(kind: type[TensorBoardLogger], *args: Any, **options: Any) -> TensorBoardLogger:
+    """Make the command's own kind of a TensorBoardLogger of the config; a subclass of it stays what it is."""
+    return (BoardLogger if kind is TensorBoardLogger else kind)(*args, **options)

@@ -120,6 +120,11 @@ class ImageClassifier(Supervised):
             loss = loss + self.locality * penalty
         return loss
 
+    @property
+    def comparable_loss(self) -> bool:
+        """Whether the loss is the plain cross-entropy: with a margin or a temperature it is another loss."""
+        return self.margin == 0 and self.temperature == 1
+
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """The cross-entropy of a batch, with the margin and the temperature."""
         if self.margin:

@@ -60,6 +60,11 @@ class Supervised(LightningModule):
         self.val_metrics = self.train_metrics.clone(prefix="val/")
         self.test_metrics = self.train_metrics.clone(prefix="test/")
 
+    @property
+    def comparable_loss(self) -> bool:
+        """Whether the loss is in the units of a task's ``baseline_loss``. The command compares it only if it is."""
+        return True
+
     @abstractmethod
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """The loss of a batch, a scalar.
