@@ -22,6 +22,7 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
     ModelSummary,
     RichModelSummary,
+    RichProgressBar,
 )
 from lightning.pytorch.cli import (
     ArgsType,
@@ -58,6 +59,7 @@ from projunn_lightning.cli.loggers import place_loggers, run_folder
 from projunn_lightning.cli.making import REFUSALS, make_optimizer, make_optimizers, making
 from projunn_lightning.cli.model_table import ModelTable
 from projunn_lightning.cli.options import options_of
+from projunn_lightning.cli.progress_bar import RunBar
 from projunn_lightning.cli.report import Report, near
 from projunn_lightning.errors import ConfigError, ProjUNNError
 
@@ -306,6 +308,7 @@ class ProjUNNCLI(LightningCLI):
             ModelCheckpoint: [BestCheckpoint(), last],
             RichModelSummary: [ModelTable()],
             ModelSummary: [ModelTable()],
+            RichProgressBar: [RunBar()],
         }
         callbacks = trainer_callbacks(trainer)
         callbacks[:] = [
@@ -321,8 +324,9 @@ class ProjUNNCLI(LightningCLI):
         if self._resumed is not None:
             callbacks.insert(0, self._resumed)
         if trainer.loggers:
-            monitors = (LearningRateMonitor, UnitarityMonitor)
-            callbacks[:0] = [kind() for kind in monitors if not any(isinstance(each, kind) for each in callbacks)]
+            # Without an interval, the rate of an optimizer without a schedule is logged twice in the first step.
+            monitors: list[Callback] = [LearningRateMonitor("step"), UnitarityMonitor()]
+            callbacks[:0] = [own for own in monitors if not any(isinstance(each, type(own)) for each in callbacks)]
 
     def before_fit(self) -> None:
         """Check the constraint before the run creates a log folder."""

@@ -16,16 +16,17 @@ class BoardLogger(TensorBoardLogger):
     """A TensorBoardLogger whose page opens on the groups ``train`` and ``val``.
 
     TensorBoard sorts the groups by name and opens the first two. The learning rates (``lr-...``) are therefore shown in
-    the group ``train``, the test results in the group ``z_test``, and the number of the epoch is not shown. The step
-    is the axis of all curves.
+    the group ``train``, and the results, which are single points, in the groups ``z_test`` and ``z_result``. The number
+    of the epoch is not shown. The step is the axis of all curves. :meth:`log_result` writes the page HParams, which
+    therefore has no ``hp_metric`` of -1.
 
     Args:
         args: positional arguments of TensorBoardLogger.
-        options: its keyword arguments. ``default_hp_metric`` is false unless it is set.
+        options: its keyword arguments.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **{"default_hp_metric": False} | options)
+        super().__init__(*args, **options | {"default_hp_metric": False})
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -54,4 +55,4 @@ def shown(name: str) -> str:
     """The name under which TensorBoard shows a metric."""
     if name.startswith("lr-"):
         return f"train/{name}"
-    return f"{LAST}{name}" if name.startswith("test/") else name
+    return f"{LAST}{name}" if name.startswith(("test/", "result/")) else name

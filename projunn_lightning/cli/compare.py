@@ -8,19 +8,22 @@ import json
 import math
 import shutil
 import statistics
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from projunn_lightning.cli.app import ProjUNNCLI, run_cli
+from projunn_lightning.cli.board import BoardLogger
 from projunn_lightning.cli.configs import find_comparison, read_config
+from projunn_lightning.cli.ending import baseline_of
+from projunn_lightning.cli.options import options_of
 from projunn_lightning.constraint import Stack, declared
 from projunn_lightning.errors import ConfigError
 from projunn_lightning.functional import unitarity_error
@@ -135,11 +138,18 @@ class Progress(Callback):
         self.solved_at: int | None = None
         self.seconds: list[float] = []
         self._start = 0.0
+        self._stage = ""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._stage = stage
         data = trainer.datamodule  # type: ignore[attr-defined]  # set by a connector
         if getattr(data, "baseline_loss", None) is None:
             raise ConfigError(f"a comparison needs data with a baseline_loss, and {type(data).__name__} has none")
+        if baseline_of(pl_module, data) is None:
+            raise ConfigError(
+                f"a comparison needs a model whose loss can be compared with the baseline of {type(data).__name__}, "
+                f"and the options of {type(pl_module).__name__} give it another loss"
+            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
@@ -164,8 +174,9 @@ class Progress(Callback):
         return {"solved_at": self.solved_at, "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.solved_at = state_dict["solved_at"]
-        self.seconds = state_dict["seconds"]
+        if self._stage == "fit":  # not when the best checkpoint is tested
+            self.solved_at = state_dict["solved_at"]
+            self.seconds = state_dict["seconds"]
 
 
 def result_of(rnn: str, folder: Path, output: Path, fit: list[str], place: Path) -> dict[str, Any]:
@@ -205,7 +216,7 @@ def _train(
     place: Path, configs: list[Path], output: Path, fit: list[str], checkpoint: Path | None, progress: Progress
 ) -> dict[str, Any]:
     arguments = ["fit", *(word for path in configs for word in ("--config", str(path)))]
-    logger = {"save_dir": str(output), "name": "", "version": str(place), "default_hp_metric": "false"}
+    logger = {"save_dir": str(output), "name": "", "version": str(place)}
     arguments += ["--trainer.logger", "TensorBoardLogger"]
     arguments += [word for name, value in logger.items() for word in (f"--trainer.logger.{name}", value)]
     arguments += fit + (["--ckpt_path", str(checkpoint)] if checkpoint else [])
@@ -222,12 +233,10 @@ def _train(
         )
     rnn = place.parts[0]
     result = _result(rnn, cli, progress)
-    if isinstance(cli.trainer.logger, TensorBoardLogger):
-        metrics = {name: value for name, value in result.items() if isinstance(value, (int, float))}
-        options = {name: value for name, value in cli.model.hparams.items() if not name.startswith("_")}
-        options |= {"rnn": rnn, "learning_rate": cli.trainer.optimizers[0].param_groups[0]["lr"]}
-        cli.trainer.logger.log_hyperparams(options, metrics)
-        cli.trainer.logger.save()
+    numbers = {f"result/{name}": v for name, v in result.items() if isinstance(v, (int, float)) and name != "test loss"}
+    for board in (each for each in cli.trainer.loggers if isinstance(each, BoardLogger)):
+        board.log_metrics(numbers, cli.trainer.global_step)
+        board.log_result(options_of(cli.trainer, cli.model, cli.datamodule) | {"rnn": rnn}, ["test/loss", *numbers])
     return result
 
 
@@ -283,10 +292,12 @@ def write_table(results: dict[str, list[dict[str, Any]]], output: Path) -> None:
     several = any(len(runs) > 1 for runs in results.values())
     columns = SUMMARY if several else COLUMNS
     rows = [_summary(runs) if several else runs[0] for runs in results.values()]
-    table = Table(box=box.SIMPLE, padding=(0, 0, 0, 1))
+    # 80 columns hold all of it: the heads are broken between words, and the values are not.
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
         values = [_shown(row[column]) for row in rows]
-        table.add_column(column, min_width=max(map(len, column.split() + values)))  # whole words in 80 characters
+        head = textwrap.fill(column, max(7, *map(len, column.split()), *map(len, values)))
+        table.add_column(head, no_wrap=True)
     for row in rows:
         table.add_row(*(_shown(row[column]) for column in columns))
     Console().print(table)

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
-from projunn_lightning._compat import trainer_callbacks
+from projunn_lightning._compat import fast_dev_run, trainer_callbacks
 from projunn_lightning.cli.best_checkpoint import LOSSES, BestCheckpoint
 from projunn_lightning.cli.options import log_options
 
@@ -106,6 +106,8 @@ class Report(Callback):
         """Why the last weights are tested, and not those of the best checkpoint."""
         if best := self.best_checkpoint():
             return f"the best checkpoint, {near(str(best.at))}, is no longer there"
+        if fast_dev_run(trainer):
+            return "a fast_dev_run saves no checkpoint"
         if not trainer.checkpoint_callbacks:
             return "the run saved no checkpoint"
         if self._checkpoint is None:

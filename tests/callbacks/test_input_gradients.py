@@ -208,4 +208,4 @@ def test_the_monitor_changes_no_bit_of_the_run(what):
 )
 def test_measures_what_can_be_measured(what):
     _, logged = train(*CALLS[what], UnitarityMonitor())
-    assert logged["gradient_norm/rnn/first"] > 0
+    assert logged["weights/gradient_norm/rnn/first"] > 0

@@ -161,8 +161,8 @@ def test_logs_and_shows_what_it_does():
     run.fit(PlainRNN(), loader())
     assert run.callback_metrics["unitarity_error"] < 1e-6
     assert run.progress_bar_metrics["unitarity_error"] < 1e-6
-    assert run.callback_metrics["skipped_updates"] == 0
-    assert run.callback_metrics["reorthonormalisations"] == 0
+    assert run.callback_metrics["weights/skipped_updates"] == 0
+    assert run.callback_metrics["weights/reorthonormalisations"] == 0
 
 
 class Attention(PlainRNN):
@@ -218,7 +218,7 @@ def test_a_gradient_that_is_not_finite_leaves_the_weight_and_is_counted(bad):
     run.fit(model, loader())
     assert torch.equal(seen[3], seen[4])
     assert not torch.equal(seen[4], seen[5])
-    assert run.callback_metrics["skipped_updates"] == 1
+    assert run.callback_metrics["weights/skipped_updates"] == 1
     assert error(model) < 1e-6
 
 
@@ -272,8 +272,8 @@ def test_logs_at_the_steps_at_which_the_trainer_logs():
         def log_hyperparams(self, *args): ...
 
         def log_metrics(self, metrics, step):
-            if "skipped_updates" in metrics:
-                logged.append(metrics["skipped_updates"])
+            if "weights/skipped_updates" in metrics:
+                logged.append(metrics["weights/skipped_updates"])
                 counted.append(step + 1)
 
     run = trainer(callback(), max_epochs=3, log_every_n_steps=3)

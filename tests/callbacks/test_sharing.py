@@ -95,7 +95,7 @@ def test_a_divider_that_is_a_method_belongs_to_the_object_that_trains():
     method = ProjUNN("first.weight", lr_divider=model.lr_divider)
     run = trainer(method, log_every_n_steps=1)
     run.fit(model, loader())
-    assert run.callback_metrics["constrained_lr"] == pytest.approx(model.learning_rate / 10)
+    assert run.callback_metrics["weights/lr"] == pytest.approx(model.learning_rate / 10)
 
 
 def test_the_divider_follows_a_schedule_and_the_resulting_rate_is_logged():
@@ -103,7 +103,7 @@ def test_the_divider_follows_a_schedule_and_the_resulting_rate_is_logged():
 
     class Watched(Net):
         def on_train_batch_end(self, *_):
-            logged.append(float(self.trainer.callback_metrics.get("constrained_lr", 0)))
+            logged.append(float(self.trainer.callback_metrics.get("weights/lr", 0)))
 
     def schedule(step):
         return 2.0 if step < 6 else 4.0

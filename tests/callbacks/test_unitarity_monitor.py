@@ -64,20 +64,20 @@ def fit(model, *callbacks, steps=2, **options):
 class TestNumbers:
     def test_the_unitarity_error_of_each_declared_weight(self):
         model = Given(torch.randn(8, 5))
-        logged = fit(model, ProjUNN())["unitarity_error/layer.weight"]
+        logged = fit(model, ProjUNN())["weights/unitarity_error/layer.weight"]
         torch.testing.assert_close(logged, unitarity_error(model.layer.weight))
         assert logged < 1e-6
 
     def test_the_unitarity_error_of_weights_that_a_pattern_chooses(self):
         logged = fit(Given(torch.randn(8, 5), declare=False), ProjUNN("layer.weight"))
-        assert logged["unitarity_error/layer.weight"] < 1e-6
+        assert logged["weights/unitarity_error/layer.weight"] < 1e-6
 
     def test_the_unitarity_error_in_a_run_without_the_method(self):
-        assert fit(Given(torch.randn(8, 5)))["unitarity_error/layer.weight"] > 1e-3
+        assert fit(Given(torch.randn(8, 5)))["weights/unitarity_error/layer.weight"] > 1e-3
 
     def test_an_estimate_of_the_unitarity_error_of_large_weights(self):
         model = Given(torch.randn(600, 600) / 600)
-        logged, exact = fit(model)["unitarity_error/layer.weight"], unitarity_error(model.layer.weight)
+        logged, exact = fit(model)["weights/unitarity_error/layer.weight"], unitarity_error(model.layer.weight)
         assert logged != exact
         assert logged == pytest.approx(exact.item(), rel=0.2)
 
@@ -85,17 +85,17 @@ class TestNumbers:
     def test_the_energy_that_the_rank_keeps_and_the_stable_rank_of_an_update(self, rank):
         n = 12  # all directions of the update are alike
         flat = fit(Given(torch.linalg.qr(torch.randn(n, n)).Q), ProjUNN(rank=rank, sampler="lsi"))
-        assert flat["energy_kept/layer.weight"] == pytest.approx(rank / n, rel=1e-4)
-        assert flat["stable_rank/layer.weight"] == pytest.approx(n, rel=1e-3)
+        assert flat["weights/energy_kept/layer.weight"] == pytest.approx(rank / n, rel=1e-4)
+        assert flat["weights/stable_rank/layer.weight"] == pytest.approx(n, rel=1e-3)
         thin = fit(Given(torch.outer(torch.randn(8), torch.randn(5))), ProjUNN(rank=rank, sampler="lsi"))
-        assert thin["energy_kept/layer.weight"] == pytest.approx(1, rel=1e-4)
-        assert thin["stable_rank/layer.weight"] == pytest.approx(1, rel=1e-3)
+        assert thin["weights/energy_kept/layer.weight"] == pytest.approx(1, rel=1e-4)
+        assert thin["weights/stable_rank/layer.weight"] == pytest.approx(1, rel=1e-3)
 
     @pytest.mark.parametrize("sampler", SAMPLERS)
     def test_no_draw_from_the_random_numbers_of_the_run(self, sampler):
         model = Given(torch.randn(8, 5))
         state = torch.get_rng_state()
-        assert "energy_kept/layer.weight" in fit(model, ProjUNN(sampler=sampler))
+        assert "weights/energy_kept/layer.weight" in fit(model, ProjUNN(sampler=sampler))
         assert torch.equal(torch.get_rng_state(), state)
 
     def test_the_stable_rank_of_several_small_weights_of_one_shape(self):
@@ -108,24 +108,24 @@ class TestNumbers:
                 return self.layer.weight.trace() + self.other.weight.sum()
 
         logged = fit(Two(), ProjUNN())
-        assert logged["stable_rank/layer.weight"] == pytest.approx(6, rel=1e-3)
-        assert logged["stable_rank/other.weight"] == pytest.approx(1, rel=1e-3)
+        assert logged["weights/stable_rank/layer.weight"] == pytest.approx(6, rel=1e-3)
+        assert logged["weights/stable_rank/other.weight"] == pytest.approx(1, rel=1e-3)
 
     def test_no_ratios_for_a_zero_update(self):
         logged = fit(Given(torch.zeros(4, 4)), ProjUNN())
-        assert "unitarity_error/layer.weight" in logged
-        assert "stable_rank/layer.weight" not in logged
+        assert "weights/unitarity_error/layer.weight" in logged
+        assert "weights/stable_rank/layer.weight" not in logged
 
     @pytest.mark.parametrize("layer", [nn.RNN, nn.LSTM, UnitaryRNN])
     def test_the_gradient_of_the_first_and_the_last_time_steps(self, layer):
         model = Recurrent(layer(3, 4, batch_first=True))
         logged = fit(model)
         for place, index in (("first", 0), ("last", -1)):
-            torch.testing.assert_close(logged[f"gradient_norm/rnn/{place}"], model.norms[index])
+            torch.testing.assert_close(logged[f"weights/gradient_norm/rnn/{place}"], model.norms[index])
 
     def test_for_any_logger(self, tmp_path):
         fit(Given(torch.eye(4)), ProjUNN(), logger=CSVLogger(tmp_path))
-        assert "energy_kept/layer.weight" in next(tmp_path.rglob("metrics.csv")).read_text()
+        assert "weights/energy_kept/layer.weight" in next(tmp_path.rglob("metrics.csv")).read_text()
 
 
 class TestPictures:
@@ -136,15 +136,15 @@ class TestPictures:
 
     def test_eigenvalues_and_the_histogram_of_their_phases(self, tmp_path):
         board = self.board(tmp_path, Given(torch.randn(6, 6)), ProjUNN())
-        assert "eigenvalues/layer.weight" in board.Tags()["images"]
-        phases = board.Histograms("phases/layer.weight")[0].histogram_value
+        assert "weights/eigenvalues/layer.weight" in board.Tags()["images"]
+        phases = board.Histograms("weights/phases/layer.weight")[0].histogram_value
         assert phases.num == 6
         assert -math.pi - 1e-6 < phases.min < phases.max < math.pi + 1e-6
 
     def test_eigenvalues_of_the_square_matrices_of_a_stacked_weight(self, tmp_path):
         method = ProjUNN("layer.weight", chunks=[6, 2, 2])
         board = self.board(tmp_path, Given(torch.randn(10, 6), declare=False), method)
-        assert board.Tags()["images"] == ["eigenvalues/layer.weight[0:6]"]
+        assert board.Tags()["images"] == ["weights/eigenvalues/layer.weight[0:6]"]
 
     def test_no_eigenvalues_of_rectangular_or_large_matrices(self, tmp_path):
         for shape in ((6, 4), (520, 520)):
@@ -152,7 +152,10 @@ class TestPictures:
             assert not board.Tags()["images"]
 
     def test_the_gradient_against_the_time_step(self, tmp_path):
-        assert "gradient_norm/rnn" in self.board(tmp_path, Recurrent(nn.GRU(3, 4, batch_first=True))).Tags()["images"]
+        assert (
+            "weights/gradient_over_time/rnn"
+            in self.board(tmp_path, Recurrent(nn.GRU(3, 4, batch_first=True))).Tags()["images"]
+        )
 
 
 class TestCost:
@@ -206,7 +209,11 @@ class TestBelongsToItsStep:
         with next(folder.rglob("metrics.csv")).open() as file:
             return [int(row["step"]) for row in csv.DictReader(file) if row.get(name)]
 
-    NAMES = ("unitarity_error/layer.weight", "energy_kept/layer.weight", "gradient_norm/rnn/first")
+    NAMES = (
+        "weights/unitarity_error/layer.weight",
+        "weights/energy_kept/layer.weight",
+        "weights/gradient_norm/rnn/first",
+    )
 
     @pytest.mark.parametrize("name", NAMES)
     def test_a_measurement_that_is_not_repeated_for_a_while(self, tmp_path, monkeypatch, name):
@@ -237,9 +244,9 @@ class TestBelongsToItsStep:
 
         fit(TwoSteps(), ProjUNN(), steps=8, logger=TensorBoardLogger(tmp_path), log_every_n_steps=3)
         board = EventAccumulator(str(next(tmp_path.rglob("events*")))).Reload()
-        assert (
-            board.Images("eigenvalues/layer.weight")[0].step == board.Scalars("energy_kept/layer.weight")[0].step == 2
-        )
+        drawn = [picture.step for picture in board.Images("weights/eigenvalues/layer.weight")]
+        assert drawn == [0, 2, 8]  # the start, the measurement, the end
+        assert board.Scalars("weights/energy_kept/layer.weight")[0].step == 2
 
 
 class TestNeverStopsTheRun:
@@ -248,7 +255,7 @@ class TestNeverStopsTheRun:
         model = Recurrent(nn.RNN(3, 4, batch_first=True))
         nn.init.constant_(model.layer.weight, value)
         nn.init.constant_(model.rnn.weight_hh_l0, value)
-        assert "unitarity_error/layer.weight" in fit(model, logger=TensorBoardLogger(tmp_path))
+        assert "weights/unitarity_error/layer.weight" in fit(model, logger=TensorBoardLogger(tmp_path))
 
     def test_by_a_gradient_of_zero(self, tmp_path):
         class Zero(Recurrent):
@@ -256,11 +263,11 @@ class TestNeverStopsTheRun:
                 return 0 * super().training_step(batch, batch_idx)
 
         logged = fit(Zero(nn.RNN(3, 4, batch_first=True)), ProjUNN(), logger=TensorBoardLogger(tmp_path))
-        assert logged["gradient_norm/rnn/first"] == 0
+        assert logged["weights/gradient_norm/rnn/first"] == 0
 
     def test_by_weights_in_half_precision(self, tmp_path):
         model = Given(torch.eye(4)).bfloat16()
-        assert "unitarity_error/layer.weight" in fit(model, logger=TensorBoardLogger(tmp_path))
+        assert "weights/unitarity_error/layer.weight" in fit(model, logger=TensorBoardLogger(tmp_path))
 
     @pytest.mark.parametrize(
         ("of", "what"),
