@@ -57,6 +57,8 @@ def _silence_what_a_user_cannot_act_on() -> None:
     warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended to run from within Python")
     # Each run has a log folder of its own, also one that tests the checkpoint of another run.
     warnings.filterwarnings("ignore", "The dirpath has changed from.*")
+    # A checkpoint of a run with averages is tested: it holds the averages as the weights of the model.
+    warnings.filterwarnings("ignore", "You're using the WeightAveraging callback, but loading a checkpoint outside")
     # A comparison goes on where it was interrupted.
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
     # Lightning 2.6 on torch 2.13.

@@ -1,10 +1,12 @@
 import copy
 import itertools
+import re
 
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import BaseFinetuning
+from lightning.pytorch.callbacks import BaseFinetuning, RichProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
 from lightning.pytorch.loggers import Logger
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -399,3 +401,20 @@ def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_run(sampler, rank,
     _, resumed = fit(4, tmp_path / "last.ckpt")
     _, unbroken = fit(4)
     assert all(torch.equal(a, b) for a, b in zip(resumed.parameters(), unbroken.parameters(), strict=True))
+
+
+class TestTheProgressBar:
+    """A unitarity error of 1e-7 can be read on it."""
+
+    @pytest.mark.parametrize("bar", [RichProgressBar, TQDMProgressBar])
+    def test_shows_the_digits_that_count(self, capsys, monkeypatch, bar):
+        monkeypatch.setenv("COLUMNS", "200")
+        callbacks = [ProjUNN("rnn.weight_hh_l0"), bar()]
+        trainer(callbacks, max_epochs=1, enable_progress_bar=True).fit(PlainRNN(), loader())
+        assert re.search(r"unitarity_error[:=] ?\d\.?\d*e-0?[78]", capsys.readouterr().out)
+
+    def test_keeps_a_format_that_the_user_has_chosen(self):
+        bar = RichProgressBar(theme=RichProgressBarTheme(metrics_format=".1e"))
+        callbacks = [ProjUNN("rnn.weight_hh_l0"), bar]
+        trainer(callbacks, max_epochs=1, enable_progress_bar=True).fit(PlainRNN(), loader())
+        assert bar.theme.metrics_format == ".1e"

@@ -1,11 +1,12 @@
 import csv
 import math
+import re
 import time
 
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
@@ -157,6 +158,52 @@ class TestPictures:
             in self.board(tmp_path, Recurrent(nn.GRU(3, 4, batch_first=True))).Tags()["images"]
         )
 
+    def test_at_the_start_on_the_way_and_at_the_end(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("projunn_lightning.callbacks.unitarity_monitor.SHARE", 1e9)
+        board = self.board(tmp_path, Given(torch.randn(6, 6)), ProjUNN(), steps=9, log_every_n_steps=4)
+        assert [image.step for image in board.Images("weights/eigenvalues/layer.weight")] == [0, 3, 7, 9]
+
+    def test_of_the_gradient_at_the_last_measurement_if_the_run_ends_soon_after_it(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("projunn_lightning.callbacks.unitarity_monitor.SHARE", 0.0)
+        board = self.board(tmp_path, Recurrent(nn.GRU(3, 4, batch_first=True)), steps=3, log_every_n_steps=2)
+        assert [image.step for image in board.Images("weights/gradient_over_time/rnn")] == [1]
+
+    def test_in_files_of_the_log_folder_if_no_logger_shows_pictures(self, tmp_path):
+        fit(Given(torch.randn(6, 6)), ProjUNN(), logger=CSVLogger(tmp_path, version="run"))
+        folder = tmp_path / "lightning_logs" / "run" / "pictures" / "weights" / "eigenvalues" / "layer.weight"
+        assert sorted(path.name for path in folder.iterdir()) == ["step=0000000.png", "step=0000002.png"]
+
+    def test_none_without_a_log_folder(self, tmp_path):
+        fit(Given(torch.randn(6, 6)), ProjUNN(), default_root_dir=tmp_path)
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("kind", [WandbLogger, MLFlowLogger])
+    def test_for_weights_and_biases_and_mlflow(self, tmp_path, kind):
+        calls = []
+
+        class Stub(kind):
+            """The logger without its package, which needs a server or a database."""
+
+            def __init__(self):
+                super(kind, self).__init__()
+
+            name = version = run_id = "run"
+            save_dir = str(tmp_path)
+            log_metrics = log_hyperparams = finalize = after_save_checkpoint = lambda self, *args, **options: None
+            experiment = property(lambda self: self)
+
+            def log_image(self, *args, **options):
+                calls.append((args, options))
+
+        fit(Given(torch.randn(10, 6), declare=False), ProjUNN("layer.weight", chunks=[6, 4]), logger=Stub())
+        assert [options["step"] for _, options in calls] == [0, 2]
+        args, options = calls[0]
+        image = options["images"][0] if kind is WandbLogger else args[1]
+        name = "weights/eigenvalues/layer.weight[0:6]"
+        assert options["key"] == (name if kind is WandbLogger else re.sub(r"[][:]", "_", name))
+        assert image.shape == (400, 400, 3)
+        assert not list(tmp_path.rglob("*.png"))
+
 
 class TestCost:
     def test_the_next_measurement_waits_if_one_has_taken_long(self, monkeypatch):
@@ -231,7 +278,9 @@ class TestBelongsToItsStep:
         monkeypatch.setattr("projunn_lightning.callbacks.unitarity_monitor.SHARE", 1e9)
         assert self.logged(tmp_path, name, steps=3, accumulate_grad_batches=2) == [0, 1, 2]
 
-    def test_the_pictures_too(self, tmp_path):
+    def test_the_pictures_too(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("projunn_lightning.callbacks.unitarity_monitor.SHARE", 1e9)
+
         class TwoSteps(Given):
             def __init__(self):
                 super().__init__(torch.eye(4))
@@ -245,7 +294,7 @@ class TestBelongsToItsStep:
         fit(TwoSteps(), ProjUNN(), steps=8, logger=TensorBoardLogger(tmp_path), log_every_n_steps=3)
         board = EventAccumulator(str(next(tmp_path.rglob("events*")))).Reload()
         drawn = [picture.step for picture in board.Images("weights/eigenvalues/layer.weight")]
-        assert drawn == [0, 2, 8]  # the start, the measurement, the end
+        assert drawn == [0, 2, 4]  # the start, the measurement, the end
         assert board.Scalars("weights/energy_kept/layer.weight")[0].step == 2
 
 

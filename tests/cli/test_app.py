@@ -46,7 +46,7 @@ def scalars(version=0):
 
 
 def checkpoint(version=0):
-    return next(Path(f"lightning_logs/version_{version}/checkpoints").glob("*.ckpt"))
+    return Path(f"lightning_logs/version_{version}/checkpoints/last.ckpt")
 
 
 def last_line(out):
@@ -118,7 +118,7 @@ class TestFit:
             assert "test loss" in run("fit", "--config", quick, *off)
         assert not Path("lightning_logs").exists()
         assert not Path("config.yaml").exists()
-        saved = torch.load(next(Path("checkpoints").glob("*.ckpt")), weights_only=False)
+        saved = torch.load(Path("checkpoints/last.ckpt"), weights_only=False)
         assert saved["optimizer_states"][0]["param_groups"][0]["lr"] == 1e-3  # the model's own RMSprop
 
     @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)

@@ -26,7 +26,7 @@ def checkpoint(tmp_path_factory):
     """The checkpoint of a run of the tiny config."""
     folder = tmp_path_factory.mktemp("run")
     run("fit", changed(trainer={"enable_checkpointing": True, "default_root_dir": str(folder)}))
-    return next(folder.rglob("*.ckpt"))
+    return next(folder.rglob("last.ckpt"))
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ class TestOptionsBesideTheCheckpoint:
         trainer = {"enable_checkpointing": True, "default_root_dir": "before"} | parts.pop("trainer", {})
         config = changed(trainer=trainer, **parts)
         run("fit", config)
-        (path,) = Path("before").rglob("*.ckpt")
+        (path,) = Path("before").rglob("last.ckpt")
         return config, [
             "--ckpt_path",
             path,
@@ -191,7 +191,7 @@ class TestOptionsBesideTheCheckpoint:
         config, resume = self.saved(lr_scheduler=None)
         with caplog.at_level("INFO", "lightning"):
             run("fit", config, *resume, "--optimizer.lr", value, "--optimizer.alpha", 0.5)
-        (after,) = Path("after").rglob("*.ckpt")
+        (after,) = Path("after").rglob("last.ckpt")
         (group,) = torch.load(after, weights_only=True)["optimizer_states"][0]["param_groups"]
         assert (group["lr"], group["alpha"], group["eps"]) == (value, 0.5, 1e-8)
         assert ("optimizer.lr is 0.3, as set beside ckpt_path, and no longer 0.002" in caplog.text) == (value == 0.3)
@@ -222,7 +222,7 @@ class TestOptionsBesideTheCheckpoint:
     def test_the_saved_config_of_the_run_goes_on_with_it(self):
         config = changed(trainer={"enable_checkpointing": True, "logger": True, "max_steps": 2})
         run("fit", config)
-        (path,) = Path("lightning_logs").rglob("*.ckpt")
+        (path,) = Path("lightning_logs").rglob("last.ckpt")
         run(
             "fit",
             "--config",

@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from projunn_lightning import SequenceModel
-from projunn_lightning.cli.compare import RUN, Progress, degrees_of_freedom
+from projunn_lightning.cli.compare import COLUMNS, RUN, SUMMARY, Progress, degrees_of_freedom, write_table
 from projunn_lightning.nn import RNNS
 from tests.support.commands import ROOT, ended, refused, run
 
@@ -75,6 +76,19 @@ class TestCompare:
         assert table[0]["test loss"] != table[1]["test loss"]
         assert Path("comparisons/task/gru/seed_1/result.json").is_file()
         assert "begins" not in run("compare", folder, "--rnns", "projunn,gru", "--seeds", 2)
+
+    @pytest.mark.parametrize("columns", [COLUMNS, SUMMARY])
+    def test_the_table_fits_80_columns_with_whole_words(self, tmp_path, capsys, monkeypatch, columns):
+        monkeypatch.setenv("COLUMNS", "80")
+        longest = dict.fromkeys(RUN, 0.000123456) | {"rnn": "eunn_fft", "parameters": 1234567, "steps": 100000}
+        longest |= {"solved at step": 100000, "seconds to solve": 12345.6, "unitarity error": 1.44e-07, "seed": 0}
+        write_table({"eunn_fft": [longest] * (2 if columns is SUMMARY else 1)}, tmp_path)
+        table, _, _ = capsys.readouterr().out.partition("eunn_fft")
+        assert max(map(len, table.splitlines())) <= 80
+        assert sorted(" ".join(columns).split()) == sorted(re.findall(r"[%\w]+", table))
+
+    def test_the_progress_bar_names_the_run(self, folder):
+        assert "run: projunn" in run("compare", folder, "--rnns", "projunn")
 
     def test_a_number_of_seeds_below_one_is_refused(self, folder):
         assert "argument --seeds: must be 1 or more, found 0" in refused("compare", folder, "--seeds", 0)
@@ -170,6 +184,11 @@ class TestRefuses:
         monkeypatch.delattr("projunn_lightning.CopyingMemory.baseline_loss")
         message = refused("compare", folder)
         assert "a comparison needs data with a baseline_loss, and CopyingMemory has none" in message
+
+    def test_a_model_whose_loss_is_not_that_of_the_baseline(self, folder, monkeypatch):
+        monkeypatch.setattr("projunn_lightning.SequenceModel.comparable_loss", False)
+        message = refused("compare", folder)
+        assert "a comparison needs a model whose loss can be compared with the baseline of CopyingMemory" in message
 
     def test_a_run_without_a_training_step(self, folder):
         message = refused("compare", folder, "--rnns", "gru", "--trainer.max_epochs", 0)

@@ -31,8 +31,8 @@ def _with_a_config(_in_an_empty_folder):
 
 
 def checkpoint(version="run"):
-    """The path and the contents of the only checkpoint of a run."""
-    (path,) = Path(version, "checkpoints").glob("*.ckpt")
+    """The path and the contents of the last checkpoint of a run."""
+    path = Path(version, "checkpoints", "last.ckpt")
     return path, torch.load(path, weights_only=False)
 
 

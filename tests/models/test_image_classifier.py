@@ -311,3 +311,9 @@ class TestLoss:
     def test_is_the_plain_cross_entropy_by_default(self):
         output, target = torch.randn(5, 4), torch.tensor([0, 3, 1, 1, 2])
         assert torch.equal(ImageClassifier(**SMALL).loss(output, target), nn.functional.cross_entropy(output, target))
+
+    @pytest.mark.parametrize(
+        ("options", "comparable"), [({}, True), ({"margin": 0.3}, False), ({"temperature": 2.0}, False)]
+    )
+    def test_is_comparable_with_the_baseline_only_if_it_is_the_plain_cross_entropy(self, options, comparable):
+        assert ImageClassifier(**SMALL, **options).comparable_loss == comparable

@@ -112,3 +112,27 @@ class TakesThree(Own):
 class RenamesKeys(OwnRNN):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["state_dict"] = {name.replace("old.", ""): v for name, v in checkpoint["state_dict"].items()}
+
+
+class Passes(LightningModule):
+    """A model of one weight w, which grows by 1 in each step and passes its best, w = 2. The test loss is w."""
+
+    comparable_loss = False
+
+    def __init__(self, validation: str = "val/loss") -> None:
+        super().__init__()
+        self.validation = validation
+        self.w = nn.Parameter(torch.zeros(()))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return -self.w
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log(self.validation, (self.w - 2).square(), sync_dist=True)
+        self.log("val/growth", self.w, sync_dist=True)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("test/loss", self.w, sync_dist=True)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=1.0)
