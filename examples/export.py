@@ -1,6 +1,6 @@
 """Export of a trained model: write it to files that run without this package, by torch.export and as ONNX.
 
-    python examples/export.py lightning_logs/version_0/checkpoints/*.ckpt
+    python examples/export.py lightning_logs/version_0/checkpoints/best.ckpt
 
 The program writes the files ``model.pt2`` and ``model.onnx`` of a SequenceModel.
 [Export](../docs/export.md) explains the steps.
