@@ -100,8 +100,9 @@ def where_it_is(trainer: Trainer, datamodule: LightningDataModule | None, best: 
     has_predict_data = datamodule is not None and is_overridden("predict_dataloader", datamodule, LightningDataModule)
     trained = best or next(iter(saved), None)
     if log and trained and has_predict_data and (config := Path(log, "config.yaml")).is_file():
-        words = ["projunn", "predict", "--config", str(config), "--ckpt_path", near(trained)]
-        lines.append(f"to predict: {shlex.join(words)}")
+        own = Path(near(trained)).parent == Path(log, "checkpoints")  # after a resumed run it may be in another folder
+        words = ["--run", log] if own else ["--config", str(config), "--ckpt_path", near(trained)]
+        lines.append(f"to predict: {shlex.join(['projunn', 'predict', *words])}")
     return lines
 
 

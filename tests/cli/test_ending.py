@@ -52,7 +52,7 @@ class TestTheLastLines:
             f"log: {folder}",
             f"checkpoints: {folder}/checkpoints (best.ckpt, last.ckpt)",
             "to see the curves: tensorboard --logdir lightning_logs",
-            f"to predict: projunn predict --config {folder}/config.yaml --ckpt_path {folder}/checkpoints/best.ckpt",
+            f"to predict: projunn predict --run {folder}",
         ]
 
     def test_give_a_line_that_predicts(self):

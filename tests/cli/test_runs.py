@@ -31,10 +31,14 @@ def used(*args, command="test"):
 class TestTakes:
     @pytest.mark.parametrize("command", ["validate", "test", "predict"])
     def test_the_config_and_the_only_checkpoint(self, command):
-        (checkpoint,) = trained()
+        (checkpoint,) = trained(callbacks=[named("ModelCheckpoint")])
         config = used(command=command)
         assert config["ckpt_path"] == str(checkpoint)
         assert config["data"]["init_args"]["delay"] == 3
+
+    def test_the_best_checkpoint_of_a_run_without_callbacks_of_its_own(self):
+        assert [path.name for path in trained()] == ["best.ckpt", "last.ckpt"]
+        assert Path(used()["ckpt_path"]).name == "best.ckpt"
 
     @pytest.mark.parametrize("mode", ["min", "max"])
     def test_the_best_checkpoint_although_others_are_there(self, mode):
