@@ -46,12 +46,13 @@ from projunn_lightning._compat import (
 )
 from projunn_lightning.callbacks import PredictionWriter, ProjUNN, RNGState, UnitarityMonitor
 from projunn_lightning.cli import runs
+from projunn_lightning.cli.baseline import baseline_of
 from projunn_lightning.cli.best_checkpoint import BestCheckpoint
 from projunn_lightning.cli.board import BoardLogger
 from projunn_lightning.cli.checkpoint import REMEDY, Resumed, check_fits, read_checkpoint
 from projunn_lightning.cli.configs import ConfigFile
 from projunn_lightning.cli.described import predictions_in
-from projunn_lightning.cli.ending import baseline_of, how_it_went, result_line, say, where_it_is
+from projunn_lightning.cli.ending import how_it_went, result_line, say, where_it_is
 from projunn_lightning.cli.exchange import leave_out_options_of_another_layer
 from projunn_lightning.cli.help import Parser, arrange, parser_options
 from projunn_lightning.cli.last_validation import LastValidation

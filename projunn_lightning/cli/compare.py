@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from projunn_lightning.cli.app import ProjUNNCLI, run_cli
+from projunn_lightning.cli.baseline import baseline_of
 from projunn_lightning.cli.board import BoardLogger
 from projunn_lightning.cli.configs import find_comparison, read_config
-from projunn_lightning.cli.ending import baseline_of
 from projunn_lightning.cli.options import options_of
 from projunn_lightning.constraint import Stack, declared
 from projunn_lightning.errors import ConfigError

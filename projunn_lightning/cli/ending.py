@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -54,13 +54,6 @@ def _share(share: float) -> str:
     if share >= 10:
         return "; more than 10 times it"
     return f"; {100 * share:.3g} % of it" if share >= 1e-4 else "; below 0.01 % of it"
-
-
-def baseline_of(model: LightningModule, datamodule: LightningDataModule | None) -> float | None:
-    """The loss of the task's baseline; None if there is none, or if the model says that its loss is another one."""
-    if not getattr(model, "comparable_loss", True):
-        return None
-    return getattr(datamodule, "baseline_loss", None)
 
 
 def how_it_went(report: Report) -> list[str]:

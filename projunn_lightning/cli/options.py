@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.core.saving import save_hparams_to_yaml
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from projunn_lightning._compat import trainer_callbacks
@@ -37,12 +39,22 @@ def training_options(trainer: Trainer) -> dict[str, Any]:
     return {name: value if isinstance(value, (int, float, str)) else str(value) for name, value in options.items()}
 
 
-def log_options(trainer: Trainer) -> None:
+def log_options(trainer: Trainer, baseline: float | None) -> None:
     """Give the loggers what has trained the model, beside the hyperparameters that Lightning gives them.
 
-    TensorBoard gets it at the end, with the metrics.
+    The page HParams of TensorBoard gets it at the end, with the metrics.
+
+    Args:
+        trainer: the trainer of the run.
+        baseline: the loss of the task's baseline, which ``projunn plot`` draws; None for no baseline.
     """
-    if trainer.is_global_zero:
-        for logger in trainer.loggers:
-            if not isinstance(logger, TensorBoardLogger):
-                logger.log_hyperparams(training_options(trainer))
+    if not trainer.is_global_zero:
+        return
+    further = {} if baseline is None else {"baseline_loss": baseline}
+    for logger in trainer.loggers:
+        if not isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(training_options(trainer) | further)
+        elif further:  # the logger has written the file already, and would not write it again
+            hparams = cast("dict[str, Any]", logger.hparams)
+            hparams.update(further)
+            save_hparams_to_yaml(Path(logger.log_dir, TensorBoardLogger.NAME_HPARAMS_FILE), hparams)

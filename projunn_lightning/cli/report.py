@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from projunn_lightning._compat import fast_dev_run, trainer_callbacks
+from projunn_lightning.cli.baseline import baseline_of
 from projunn_lightning.cli.best_checkpoint import LOSSES, BestCheckpoint
 from projunn_lightning.cli.options import log_options
 
@@ -61,7 +62,7 @@ class Report(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._begun = time.perf_counter()
-        log_options(trainer)
+        log_options(trainer, baseline_of(pl_module, trainer.datamodule))  # type: ignore[attr-defined]  # a connector's
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._stage != "fit" or trainer.sanity_checking:

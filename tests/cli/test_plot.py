@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.image import imread
 
 from projunn_lightning.cli.plot import Run, run
-from tests.support.commands import ended
+from tests.support.commands import changed, ended, named
+from tests.support.commands import run as run_command
 
 
 def csv_run(folder, values, metric="val/loss", baseline=None):
@@ -84,6 +86,14 @@ def test_a_comparison_has_a_line_for_each_layer_with_the_range_of_its_seeds(monk
     assert [each.name for each in runs] == ["lstm", "projunn"]
     assert runs[0].summary() == [(0, 2.0, 2.0, 2.0), (10, 1.5, 1.0, 2.0)]
     assert baseline == 2.0
+
+
+@pytest.mark.parametrize("logger", ["TensorBoardLogger", "CSVLogger"])
+def test_a_run_of_fit_has_the_baseline_of_its_task(monkeypatch, logger):
+    calls = drawn(monkeypatch)
+    run_command("fit", changed(trainer={"logger": named(logger)}))
+    run(["lightning_logs/version_0"])
+    assert calls[0][2] == pytest.approx(2 * math.log(4) / 7)
 
 
 def test_a_seed_that_stopped_early_counts_up_to_its_last_step():
