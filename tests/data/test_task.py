@@ -14,7 +14,7 @@ from projunn_lightning.data import TASKS, SyntheticTask, Task
 from tests.support.fits import Validated, trainer
 
 BASE = {"seed": 0, "num_workers": 0}
-IMAGES = {**BASE, "batch_size": 128, "val_fraction": 0.1, "root": "data"}
+IMAGES = {**BASE, "batch_size": 128, "val_fraction": 0.1, "root": "data", "resize": None}
 DEFAULTS = {
     "AddingProblem": {**BASE, "length": 750, "batch_size": 50, "fresh": True}
     | {"train_size": 100_000, "val_size": 1000, "test_size": 10_000},
@@ -23,7 +23,8 @@ DEFAULTS = {
     "RandomUnitary": {**BASE, "size": 2048, "complex": True, "batch_size": 16}
     | {"train_size": 4096, "val_size": 64, "test_size": 64},
     "PixelSequence": {**IMAGES, "source": "ylecun/mnist", "permutation_seed": 92916},
-    "ImageClassification": {**IMAGES, "source": "uoft-cs/cifar10", "crop_padding": 0, "horizontal_flip": False},
+    "ImageClassification": {**IMAGES, "source": "uoft-cs/cifar10", "standardize": True}
+    | {"crop_padding": 0, "horizontal_flip": False},
 }
 
 
