@@ -118,7 +118,7 @@ def alone():
 
 
 class TestOrthogonalConvolutions:
-    @pytest.mark.parametrize("how", ["ddp", "sharded", "sharded, each layer"])
+    @pytest.mark.parametrize("how", ["ddp", pytest.param("sharded", marks=pytest.mark.slow), "sharded, each layer"])
     def test_train_as_one_process_with_the_whole_batch(self, world, alone, how):
         options = DDP if how == "ddp" else {"strategy": ModelParallelStrategy(2, 1), "devices": 2}
         first, second = world(distributed_runs.convolutions, 8, each_layer=how == "sharded, each layer", **options)

@@ -95,7 +95,7 @@ def test_an_option_of_this_package_with_a_bad_value_runs_or_is_refused(examples)
     for_many(OWN, examples, run_it)
 
 
-@pytest.mark.parametrize("examples", [60, pytest.param(3000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [20, pytest.param(3000, marks=pytest.mark.slow)])
 def test_classes_are_made_of_a_config_with_bad_values_anywhere_or_it_is_refused(examples, monkeypatch):
     monkeypatch.setattr("sys.argv", ["projunn"])
 

@@ -153,7 +153,13 @@ class TestPlainCNN:
 
 
 LIPSCHITZ = [
-    pytest.param(architecture, convolution, pooling, id=f"{name}-{convolution}-{pooling}")
+    pytest.param(
+        architecture,
+        convolution,
+        pooling,
+        id=f"{name}-{convolution}-{pooling}",
+        marks=pytest.mark.slow if name == "plain" and pooling != "strided" else (),
+    )
     for name, architecture in ARCHITECTURES.items()
     for convolution in ("orthogonal", "fourier")
     for pooling in ("average", "norm", "strided")
