@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from torch import nn
 
+from benchmarks.study import read
 from projunn_lightning import ImageClassification, ImageClassifier, ProjUNN
 from projunn_lightning.nn import CONVOLUTIONS
 
@@ -138,10 +139,7 @@ def main() -> None:
     CONVOLUTIONS.update(torchlip=torchlip, orthogonium=orthogonium)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     for contestant in options.contestants or CONTESTANTS:
-        done = []
-        if options.output.exists():
-            with options.output.open(newline="") as file:
-                done = [row["contestant"] for row in csv.DictReader(file) if row["split"] == "test"]
+        done = [row["contestant"] for row in read(options.output) if row["split"] == "test"]
         if contestant not in done:
             train(contestant, options)
 

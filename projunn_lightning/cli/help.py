@@ -13,7 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from projunn_lightning._compat import change_help, show_last, subcommands
 from projunn_lightning.cli.loggers import needs_folder
-from projunn_lightning.cli.messages import in_one_line, options_of
+from projunn_lightning.cli.messages import in_one_line, option_names
 from projunn_lightning.data import TASKS
 from projunn_lightning.models import ImageClassifier, SequenceModel, UnitaryMatch
 
@@ -92,7 +92,7 @@ class Parser(LightningArgumentParser):
         action = subcommands(self)
         parsers = action.choices.values() if action else [self]
         defaults = [vars(parser.get_defaults(skip_validation=True).as_flat()) for parser in parsers]
-        own = {f"{place}.{name}" for place, kinds in _OWN.items() for kind in kinds for name in options_of(kind)}
+        own = {f"{place}.{name}" for place, kinds in _OWN.items() for kind in kinds for name in option_names(kind)}
         return sorted(own.union(*defaults))
 
 

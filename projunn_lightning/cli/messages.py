@@ -65,7 +65,7 @@ def near(name: str, names: Iterable[str], separator: str = ".", cutoff: float = 
     return sorted(found, key=lambda each: -difflib.SequenceMatcher(None, name, each).ratio())[:3]
 
 
-def options_of(kind: type) -> list[str]:
+def option_names(kind: type) -> list[str]:
     """The names of the options of a class."""
     return ArgumentParser(exit_on_error=False).add_class_arguments(kind, fail_untyped=False)
 
@@ -78,7 +78,7 @@ def classes_of(kind: type) -> list[type]:
 
 def _unknown_option_of_a_class(place: str, class_path: str, name: str) -> str:
     kind = locate(class_path)
-    known = options_of(kind) if isinstance(kind, type) else []
+    known = option_names(kind) if isinstance(kind, type) else []
     misses = [f"{place}.{each}" for each in near(name, known)]
     return f"{place}.{name} is no option of {_name(class_path)}{_near_misses(misses)}"
 

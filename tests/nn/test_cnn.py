@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from examples.lipschitz import largest_ratio
 from projunn_lightning import Projector
 from projunn_lightning.constraint import declared
 from projunn_lightning.functional import unitarity_error
@@ -166,17 +167,6 @@ LIPSCHITZ = [
 ]
 
 
-def largest_ratio(network, x, rounds=30):
-    """Search near x for the largest |f(x) - f(y)| / |x - y| by a power iteration with the gradient."""
-    ratios, way = [], torch.randn_like(x)
-    for _ in range(rounds):
-        way = (0.1 * way / way.flatten(1).norm(dim=1)[:, None, None, None]).requires_grad_()
-        change = (network(x + way) - network(x)).norm(dim=1)
-        ratios.append(change.detach().max() / 0.1)
-        (way,) = torch.autograd.grad(change.sum(), way)
-    return max(ratios).item()
-
-
 class TestLipschitzNetworks:
     @pytest.mark.parametrize(("architecture", "convolution", "pooling"), LIPSCHITZ)
     def test_a_search_finds_no_pair_of_images_whose_outputs_are_further_apart(self, architecture, convolution, pooling):
@@ -189,7 +179,7 @@ class TestLipschitzNetworks:
             optimizer.zero_grad()
             nn.functional.cross_entropy(8 * network(x), y).backward()
             optimizer.step()
-        ratio = largest_ratio(network.double(), x.double())
+        ratio = largest_ratio(network.double(), x.double(), rounds=30)
         assert ratio < 1 + 1e-5
         if pooling != "average":
             assert ratio > 0.3  # the search finds something
