@@ -12,7 +12,7 @@ from projunn_lightning.constraint import declared
 from projunn_lightning.errors import ProjUNNError
 from projunn_lightning.functional import RETRACTIONS, unitarity_error
 from projunn_lightning.nn import OrthogonalConv2d
-from tests.support.local_convolutions import KINDS, SIZE, images, made, operator, train
+from tests.support.local_convolutions import KINDS, SIZE, images, made, operator, smaller_than_the_kernel, train
 
 CHANNELS = [(2, 4), (4, 2), (3, 3), (1, 5), (8, 2)]
 KERNELS = [(size, stride) for stride in (1, 2) for size in range(stride, 6)]
@@ -97,19 +97,7 @@ class TestOrthogonality:
         assert max(norms) <= 1 + 1e-5
         assert min(norms) > 0.5
 
-    @pytest.mark.parametrize(
-        ("kernel_size", "stride", "size"),
-        [
-            (5, 1, (2, 2)),
-            (3, 1, (1, 1)),
-            (4, 1, (2, 3)),
-            (2, 1, (1, 1)),
-            (5, 2, (2, 2)),
-            (4, 2, (2, 4)),
-            (5, 3, (3, 3)),
-        ],
-        ids=str,
-    )
+    @smaller_than_the_kernel
     def test_on_images_smaller_than_the_kernel(self, kernel_size, stride, size):
         layer = OrthogonalConv2d(2, 3, kernel_size, stride, dtype=torch.float64)
         assert (torch.linalg.svdvals(operator(layer, size)) - 1).abs().max() < 1e-12

@@ -10,7 +10,7 @@ from projunn_lightning.constraint import declared
 from projunn_lightning.errors import ProjUNNError
 from projunn_lightning.functional import init, unitarity_error
 from projunn_lightning.nn import OrthogonalConv2d, OrthogonalConvTranspose2d
-from tests.support.local_convolutions import KINDS, SIZE, images, made, operator, train
+from tests.support.local_convolutions import KINDS, SIZE, images, made, operator, smaller_than_the_kernel, train
 
 INVERTIBLE = [kind for kind, ((i, o, _), _) in KINDS.items() if o == i * made(OrthogonalConv2d, kind).stride[0] ** 2]
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -61,19 +61,7 @@ class TestAdjoint:
             layer = OrthogonalConv2d(2, 3, kernel_size, stride, padding_mode=padding_mode, dtype=torch.float64)
             same_inner_products(layer, layer.transpose(), (6, 6))
 
-    @pytest.mark.parametrize(
-        ("kernel_size", "stride", "size"),
-        [
-            (5, 1, (2, 2)),
-            (3, 1, (1, 1)),
-            (2, 1, (1, 1)),
-            (4, 1, (2, 3)),
-            (5, 2, (2, 2)),
-            (4, 2, (2, 4)),
-            (5, 3, (3, 3)),
-        ],
-        ids=str,
-    )
+    @smaller_than_the_kernel
     def test_on_images_smaller_than_the_kernel(self, kernel_size, stride, size):
         layer = OrthogonalConv2d(2, 3, kernel_size, stride, dtype=torch.float64)
         same_inner_products(layer, layer.transpose(), size)

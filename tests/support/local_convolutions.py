@@ -1,5 +1,6 @@
 """Local convolutions of all kinds, their matrices, and a short training of them."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -63,3 +64,19 @@ def train(layer, steps=200, size=SIZE, **options):
         optimizer.zero_grad()
         (output - target).abs().square().mean().backward()
         optimizer.step()
+
+
+smaller_than_the_kernel = pytest.mark.parametrize(
+    ("kernel_size", "stride", "size"),
+    [
+        (5, 1, (2, 2)),
+        (3, 1, (1, 1)),
+        (2, 1, (1, 1)),
+        (4, 1, (2, 3)),
+        (5, 2, (2, 2)),
+        (4, 2, (2, 4)),
+        (5, 3, (3, 3)),
+    ],
+    ids=str,
+)
+"""Images that the padding of a kernel continues by as much as their sides, or nearly so."""
