@@ -3,23 +3,28 @@
 A loop under autograd stores several tensors for each time step, and adds to the gradient of the weight T times. Here
 the forward pass overwrites the projected inputs with the states, and the backward pass needs only the inputs and the
 states. The backward pass goes back in chunks of time steps that fit into a cache. For each chunk it computes the
-gradient of each weight by one product.
+gradient of each weight by one product. On a CPU, both passes divide a large batch among several threads.
 """
 
 from __future__ import annotations
 
+import functools
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from projunn_lightning.functional._differentiable import gradients
 from projunn_lightning.functional._loop import written_out
+from projunn_lightning.functional._memory import empty
+from projunn_lightning.functional._threads import Steps, in_parts
 
-CHUNK = 1 << 19
-"""The number of entries in a chunk of the backward pass: 2 MB of float32, about the size of a core's cache."""
+CHUNK = 1 << 18
+"""The number of entries in a chunk of the backward pass: 1 MB of float32, about the size of a core's cache."""
+
+STEP, WHOLE, WEIGHT = 500_000, 600_000_000, 1 << 20
+"""Limits of the rule by which the batch is divided among threads, see :func:`_divisions`. The last is in bytes."""
 
 
 @torch.library.custom_op("projunn_lightning::scan", mutates_args=())
@@ -27,13 +32,24 @@ def scan(
     input: Tensor, state: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor | None, nonlinearity: str
 ) -> Tensor:
     """:func:`~projunn_lightning.functional.recurrence` for tensors of one dtype. The bias of modReLU is real."""
-    states = F.linear(input.contiguous(), weight_ih, None if nonlinearity == "modrelu" else bias)
-    transposed = weight_hh.mT
-    scratch = torch.empty_like(states[0].real)
-    for h in states.unbind(0):
-        h.addmm_(state, transposed)
-        _activate_(h, nonlinearity, bias, scratch)
-        state = h
+    x = input.contiguous()
+    states = empty(*x.shape[:2], len(weight_hh), like=x)
+    flat, transposed = states.flatten(0, 1), weight_hh.mT
+    if bias is None or nonlinearity == "modrelu":
+        torch.mm(x.flatten(0, 1), weight_ih.mT, out=flat)
+    else:
+        torch.addmm(bias, x.flatten(0, 1), weight_ih.mT, out=flat)
+
+    def run(part: slice, steps: Steps) -> None:
+        before = state[part]
+        scratch = torch.empty_like(before, dtype=states.dtype.to_real())
+        for chunk in steps(states[:, part].split(_length(before))):
+            for h in chunk.unbind(0):
+                h.addmm_(before, transposed)
+                _activate_(h, nonlinearity, bias, scratch)
+                before = h
+
+    in_parts(run, states.shape[1], _divisions(states))
     return states
 
 
@@ -55,36 +71,55 @@ def scan_backward(
     needs_input: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of input (if it needs one), state, weight_ih, weight_hh and bias (if there is one)."""
-    dense = torch.contiguous_format
-    length = max(1, CHUNK // max(1, states[0].numel()))
-    conjugate = weight_hh.conj().resolve_conj()
-    grad_input = torch.empty_like(input, memory_format=dense) if needs_input else input.new_empty(0)
-    # These two are the conjugates of the gradients until the end.
-    grad_ih, grad_hh = (torch.zeros_like(weight, memory_format=dense) for weight in (weight_ih, weight_hh))
-    grad_bias = states.new_empty(0) if bias is None else torch.zeros_like(bias)
-    carry = torch.zeros_like(states[0])  # the gradient that later chunks pass to a chunk's last state
-    with torch.autocast(grad.device.type, enabled=False):
-        for start in reversed(range(0, len(states), length)):
+    conjugate_ih, conjugate_hh = weight_ih.conj().resolve_conj(), weight_hh.conj().resolve_conj()
+    grad_input = torch.empty_like(input, memory_format=torch.contiguous_format) if needs_input else input.new_empty(0)
+    grad_state = torch.empty_like(states[0])
+
+    def run(part: slice, steps: Steps) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradients of the weights and of the bias, summed over a part of the batch."""
+        # The first two are the conjugates of the gradients until the end.
+        grad_ih, grad_hh = (
+            torch.zeros_like(weight, memory_format=torch.contiguous_format) for weight in (weight_ih, weight_hh)
+        )
+        grad_bias = states.new_empty(0) if bias is None else torch.zeros_like(bias)
+        carry = torch.zeros_like(states[0, part])  # the gradient that later chunks pass to a chunk's last state
+        length = min(_length(carry), len(states))
+        buffers = states.new_empty(3, length, *carry.shape)  # new memory for every chunk would take as long as the work
+        for start in steps(reversed(range(0, len(states), length))):
             chunk = slice(start, start + length)
-            x, h = input[chunk], states[chunk]
-            previous = torch.cat([(states[start - 1] if start else state)[None], h[:-1]])
-            delta = grad[chunk].clone(memory_format=dense)
+            x, h = input[chunk, part], states[chunk, part]
+            previous, delta, other = buffers[:, : len(h)].unbind()
+            previous[0] = states[start - 1, part] if start else state[part]
+            previous[1:] = h[:-1]
+            delta.copy_(grad[chunk, part])
             delta[-1] += carry
+            flat, inputs, befores = (each.flatten(0, 1) for each in (delta, x, previous))
             if nonlinearity == "modrelu" and h.is_complex():
-                z = F.linear(x, weight_ih) + previous @ weight_hh.mT
-                _walk_back_(delta, conjugate, *_complex_modrelu(z, h))
+                assert bias is not None
+                # z is computed again, because |h| - b is no accurate value of a small |z|.
+                torch.mm(inputs, weight_ih.mT, out=other.flatten(0, 1)).addmm_(befores, weight_hh.mT)
+                factors = _complex_modrelu(other, bias)
             else:
-                _walk_back_(delta, conjugate, _derivative(h, nonlinearity))
-            carry = delta[0] @ conjugate
-            flat = delta.flatten(0, 1)
-            grad_hh.addmm_(flat.mH, previous.flatten(0, 1))
-            grad_ih.addmm_(flat.mH, x.flatten(0, 1))
+                factors = _derivative(h, nonlinearity, other)
+            _walk_back_(delta, conjugate_hh, factors)
+            carry = delta[0] @ conjugate_hh
+            grad_hh.addmm_(flat.mH, befores)
+            grad_ih.addmm_(flat.mH, inputs)
             if needs_input:
-                torch.mm(flat, weight_ih.conj(), out=grad_input[chunk].flatten(0, 1))
+                grad_input[chunk, part] = delta @ conjugate_ih
             if bias is not None:
-                radial = (h.sgn().conj() * delta).real if nonlinearity == "modrelu" else delta
-                grad_bias += radial.sum((0, 1))
-    return grad_input, carry, grad_ih.conj().resolve_conj(), grad_hh.conj().resolve_conj(), grad_bias
+                if nonlinearity == "modrelu":
+                    # The conjugate phase; where h = 0, the gradient is 0 too.
+                    delta.mul_(factors[0] if h.is_complex() else torch.sgn(h, out=other))
+                grad_bias += (delta if bias.is_complex() else delta.real).sum((0, 1))
+        grad_state[part] = carry
+        return grad_ih, grad_hh, grad_bias
+
+    with torch.autocast(grad.device.type, enabled=False):
+        grads = in_parts(run, states.shape[1], _divisions(states))
+    # The order of the sum is fixed, so that its rounding is the same from run to run.
+    grad_ih, grad_hh, grad_bias = (functools.reduce(torch.add, each) for each in zip(*grads, strict=True))
+    return grad_input, grad_state, grad_ih.conj().resolve_conj(), grad_hh.conj().resolve_conj(), grad_bias
 
 
 @scan_backward.register_fake
@@ -98,66 +133,87 @@ def _(grad, states, input, state, weight_ih, weight_hh, bias, nonlinearity, need
     )
 
 
+def _length(state: Tensor) -> int:
+    """The number of time steps in a chunk."""
+    return max(1, CHUNK // max(1, state.numel()))
+
+
+def _divisions(states: Tensor) -> int:
+    """The number of parts of the batch that are computed at the same time: the number of torch's threads, or 1.
+
+    Several parts save the waiting of torch's threads for each other, which is long where other processes use the cores
+    too. They pay if the products of a step take longer than its calls, for which the threads take turns to hold
+    Python's lock; if the weight fits into the cache of a core; and if the whole is long beside the few milliseconds for
+    which torch's own threads keep their cores busy after their last work. ``benchmarks/NOTES.md`` has the figures.
+    """
+    (time, batch, size), threads = states.shape, torch.get_num_threads()
+    step = batch // threads * size**2 * (4 if states.is_complex() else 1)  # multiplications in a step of a part
+    pays = step >= STEP * threads and step * time >= WHOLE and size**2 * states.element_size() <= WEIGHT
+    return threads if pays and states.device.type == "cpu" else 1
+
+
 def _activate_(z: Tensor, nonlinearity: str, bias: Tensor | None, scratch: Tensor) -> None:
     if nonlinearity == "modrelu":
         assert bias is not None
-        torch.abs(z, out=scratch)
         if z.is_complex():
-            scale = torch.add(scratch, bias).relu_()
-            z.mul_(scale.div_(scratch.clamp_min_(torch.finfo(scratch.dtype).tiny ** 0.5)))  # 0 for z = 0
+            modulus = _modulus(z, out=scratch)
+            scale = torch.add(modulus, bias).relu_()
+            z.mul_(scale.div_(modulus.clamp_min_(torch.finfo(modulus.dtype).tiny ** 0.5)))  # 0 for z = 0
         else:
-            scratch.add_(bias).relu_()
+            torch.abs(z, out=scratch).add_(bias).relu_()
             z.sgn_().mul_(scratch)
     elif nonlinearity == "relu":
-        _parts(z).relu_()
+        _reals(z).relu_()
     elif nonlinearity == "tanh":
-        _parts(z).tanh_()
+        _reals(z).tanh_()
 
 
-def _derivative(h: Tensor, nonlinearity: str) -> Tensor | None:
-    """The derivative of f where its values are h, for each real and imaginary part. For modReLU, h is real."""
+def _derivative(h: Tensor, nonlinearity: str, out: Tensor) -> tuple[Tensor, ...]:
+    """The derivative of f where its values are h, as factors for :func:`_walk_back_`. For modReLU, h is real."""
+    h, out = _reals(h), _reals(out)
     if nonlinearity == "relu":
-        return (_parts(h) > 0).to(h.real.dtype)
+        return (torch.gt(h, 0, out=out),)
     if nonlinearity == "tanh":
-        return 1 - _parts(h).square()
-    return h.sgn().square() if nonlinearity == "modrelu" else None
+        return (torch.mul(h, h, out=out).neg_().add_(1),)
+    return (torch.ne(h, 0, out=out),) if nonlinearity == "modrelu" else ()
 
 
-def _complex_modrelu(z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-    """The derivative of complex modReLU at z with values h, as a diagonal and the coupling of the two parts.
+def _complex_modrelu(z: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
+    """The derivative of complex modReLU at z, as factors for :func:`_walk_back_`.
 
-    The derivative keeps the radial part of a gradient and scales the part along the circle by ``s = |h| / |z|``. With
-    the phase e as a vector of two entries it is the matrix ``s I + (1 - s) e e^T``. The caller computes z again,
-    because ``|h| - b`` is no accurate value of a small ``|z|``.
+    It keeps the radial part of a gradient and scales the part along the circle by ``s = (|z| + b) / |z|``. So the
+    gradient is turned by the conjugate phase, its imaginary part is scaled, and it is turned back.
     """
-    modulus = z.abs()
-    on = (modulus > 0) & (h != 0)
-    s = torch.where(on, h.abs() / modulus, 0)
-    e = torch.view_as_real(z.sgn())
-    rest = torch.where(on, 1 - s, 0)
-    return s[..., None] + rest[..., None] * e.square(), (rest * e[..., 0] * e[..., 1])[..., None]
+    modulus = _modulus(z, out=torch.empty_like(z.real))
+    value = (modulus + bias).relu_()
+    on = (value > 0) & (modulus > 0)
+    inverse = modulus.reciprocal_()
+    phase = z * torch.where(on, inverse, 0)
+    scales = torch.stack([on, torch.where(on, value.mul_(inverse), 0)], dim=-1)
+    return phase.conj().resolve_conj(), scales, phase
 
 
-def _walk_back_(delta: Tensor, conjugate: Tensor, diagonal: Tensor | None, coupling: Tensor | None = None) -> None:
+def _modulus(z: Tensor, out: Tensor) -> Tensor:
+    """``|z|``, from the squares of its parts. Vectorised code does this, and ``torch.abs`` takes twice as long."""
+    squares = torch.view_as_real(z).square()
+    return torch.add(squares[..., 0], squares[..., 1], out=out).sqrt_()
+
+
+def _walk_back_(delta: Tensor, conjugate: Tensor, factors: tuple[Tensor, ...]) -> None:
     """Turn the gradients of a chunk's states into the gradients of ``W_ih x + W_hh h``.
 
-    It goes from the last time step to the first and works in place.
+    It goes from the last time step to the first and works in place. The factors of the derivative of f multiply a
+    gradient in turn. A real factor multiplies its real and imaginary parts.
     """
-    after = None
+    pairs = [(delta if factor.is_complex() else _reals(delta), factor) for factor in factors]
     for t in reversed(range(len(delta))):
-        now = delta[t]
-        if after is not None:
-            now.addmm_(after, conjugate)
-        parts = _parts(now)
-        if coupling is not None and diagonal is not None:
-            crossed = parts.flip(-1)
-            parts.mul_(diagonal[t]).addcmul_(coupling[t], crossed)
-        elif diagonal is not None:
-            parts.mul_(diagonal[t])
-        after = now
+        if t + 1 < len(delta):
+            delta[t].addmm_(delta[t + 1], conjugate)
+        for target, factor in pairs:
+            target[t].mul_(factor[t])
 
 
-def _parts(z: Tensor) -> Tensor:
+def _reals(z: Tensor) -> Tensor:
     """The real numbers of a tensor: itself, or its real and imaginary parts in a last dimension of 2."""
     return torch.view_as_real(z) if z.is_complex() else z
 

@@ -1,14 +1,17 @@
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from functorch.compile import make_boxed_func
 from torch import nn
 from torch._dynamo.backends.common import aot_autograd
+from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from projunn_lightning.functional import _scan, recurrence
 from projunn_lightning.functional._loop import written_out
+from projunn_lightning.functional._threads import in_parts
 
 NONLINEARITIES = ["modrelu", "relu", "tanh", "identity"]
 every_kind = pytest.mark.parametrize(
@@ -31,6 +34,16 @@ def gradients(run, tensors, nonlinearity, grad):
     return output, *torch.autograd.grad(output, [t for t in tensors if t is not None and t.requires_grad], grad)
 
 
+@pytest.fixture
+def divided(monkeypatch):
+    """A function that lets torch use a number of threads, among which every batch is divided."""
+    before = torch.get_num_threads()
+    monkeypatch.setattr(_scan, "STEP", 0)
+    monkeypatch.setattr(_scan, "WHOLE", 0)
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
 @every_kind
 class TestIsTheLoopWrittenOut:
     def compare(self, tensors, nonlinearity, grad=None):
@@ -45,6 +58,13 @@ class TestIsTheLoopWrittenOut:
     def test_for_any_length_of_the_chunks_of_the_backward_pass(self, nonlinearity, dtype, length, monkeypatch):
         monkeypatch.setattr(_scan, "CHUNK", length * 3 * 5)
         self.compare(arguments(nonlinearity, dtype), nonlinearity)
+
+    @pytest.mark.parametrize("threads", [2, 3, 4])
+    def test_for_a_batch_that_is_divided_among_threads(self, nonlinearity, dtype, threads, divided):
+        divided(threads)
+        self.compare(arguments(nonlinearity, dtype), nonlinearity)
+        with torch.inference_mode():
+            recurrence(*arguments(nonlinearity, dtype), nonlinearity)
 
     def test_for_a_single_step(self, nonlinearity, dtype):
         self.compare(arguments(nonlinearity, dtype, time=1, batch=1), nonlinearity)
@@ -261,3 +281,43 @@ def test_saves_only_inputs_and_outputs_for_the_backward_pass():
     with torch.autograd.graph.saved_tensors_hooks(lambda t: (sizes.append(t.numel()), t)[1], lambda t: t):
         output = recurrence(*tensors)
     assert sum(sizes) == output.numel() + sum(tensor.numel() for tensor in tensors)
+
+
+class TestABatchThatIsDividedAmongThreads:
+    def gradients(self, **tensors):
+        tensors = arguments("modrelu", torch.float32, time=20, batch=9, size=30, **tensors)
+        return gradients(recurrence, tensors, "modrelu", torch.ones(20, 9, 30))
+
+    def test_gives_the_same_bits_from_run_to_run(self, divided):
+        divided(2)
+        torch.testing.assert_close(self.gradients(), self.gradients(), rtol=0, atol=0)
+
+    def test_follows_the_number_of_threads(self, divided, monkeypatch):
+        parts = []
+        monkeypatch.setattr(_scan, "in_parts", lambda run, size, n: parts.append(n) or in_parts(run, size, n))
+        for threads in (2, 1, 3):
+            divided(threads)
+            self.gradients()
+        assert parts == [2, 2, 1, 1, 3, 3]
+
+    def test_by_several_threads_of_the_program(self, divided):
+        divided(2)
+        expected = self.gradients()
+        with ThreadPoolExecutor(4) as pool:
+            for found in pool.map(lambda _: self.gradients(), range(8)):
+                torch.testing.assert_close(found, expected)
+
+    def test_under_gradient_checkpointing_and_autocast(self, divided):
+        divided(2)
+        tensors = arguments("tanh", torch.float32)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            plain = gradients(recurrence, tensors, "tanh", torch.ones(7, 3, 5, dtype=torch.bfloat16))
+
+            def checkpointed(*inputs):
+                return checkpoint(recurrence, *inputs, use_reentrant=False)
+
+            again = gradients(checkpointed, tensors, "tanh", torch.ones(7, 3, 5, dtype=torch.bfloat16))
+        torch.testing.assert_close(again, plain)
+
+    def test_is_one_if_the_work_is_small(self):
+        assert _scan._divisions(torch.empty(784, 2, 64, device="meta")) == 1
