@@ -12,6 +12,9 @@ from projunn_lightning.linalg.precision import full_precision
 from projunn_lightning.linalg.small import identity
 
 _SMALL = 1 << 14  # matrices with at most this many entries fit into a cache, so the order of access does not matter
+_LARGE = 1 << 18  # matrices with more entries are multiplied in blocks
+_BLOCK = 1 << 16  # the number of entries of such a block
+_CACHE = 1 << 20  # the number of entries of a block to which columns are added
 _FEW = 12  # up to this number of columns the transposed product is faster (measured with MKL, N = 512 to 4096)
 _FAR = 0.5  # below this |W^H W - I|_F, every singular value is so close to 1 that Newton-Schulz converges
 
@@ -48,30 +51,35 @@ class Dense(Matrices):
         return type(self)(self.tensor.unsqueeze(0))
 
     def matmul(self, x: Tensor) -> Tensor:
-        # A product with a large matrix is fast if it reads the matrix in the order of its memory. For a transposed W,
-        # or for few columns, BLAS takes up to five times as long as for the transposed product. If W is a lazy
-        # conjugate, the thin X is conjugated instead of W.
         w = _single(self.tensor)
         if w is not self.tensor:
             return Dense(w).matmul(_single(x)).view(*self.shape[:-1], x.shape[-1])
+        if w.is_conj():  # the thin X is conjugated instead of W
+            return Dense(w.conj()).matmul(x.conj().resolve_conj()).conj().resolve_conj()
         if w.numel() <= _SMALL:
             return w @ x
-        if w.stride(-1) == 1 and x.shape[-1] > _FEW and not w.is_conj():
-            return w @ x.contiguous()
-        if w.is_conj():
-            return (x.mH.contiguous() @ w.mH).mH
-        return (x.mT.contiguous() @ w.mT).mT
+        # A product with a large matrix is fast if it reads the matrix in the order of its memory. For a transposed W,
+        # or for few columns, BLAS takes up to five times as long as for the transposed product.
+        ordered, few = w.stride(-1) == 1, x.shape[-1] <= _FEW
+        if _in_blocks(w) and ordered and few:
+            return _by_rows(w, x)
+        if _in_blocks(w) and w.stride(-2) == 1:
+            return _by_columns(w.mT, x)
+        return w @ x.contiguous() if ordered and not few else (x.mT.contiguous() @ w.mT).mT
 
     def add_product(self, left: Tensor, right: Tensor, out: Self) -> None:
         w, target, left, right = map(_single, (self.tensor, out.tensor, left, right))
         if w.ndim > 3 and w.is_contiguous() and target.is_contiguous():
             w, target, left, right = (x.flatten(0, -3) for x in (w, target, left, right))
-        if w.ndim == 2:
-            torch.addmm(w, left, right.mH, out=target)
+        right_h = right.mH.resolve_conj()
+        if _in_columns(w, left) and w.stride(-1) == target.stride(-1) == 1:
+            _add_columns(w, left, right_h.contiguous(), target)
+        elif w.ndim == 2:
+            torch.addmm(w, left, right_h, out=target)
         elif w.ndim == 3:
-            torch.baddbmm(w, left, right.mH, out=target)
+            torch.baddbmm(w, left, right_h, out=target)
         else:
-            torch.add(w, left @ right.mH, out=target)
+            torch.add(w, left @ right_h, out=target)
 
     def add_(self, other: Self, alpha: float) -> None:
         self.tensor.add_(other.tensor, alpha=alpha)
@@ -153,6 +161,47 @@ def newton_schulz(weight: Tensor) -> Tensor:
 def _single(x: Tensor) -> Tensor:
     """A view of a stack of one matrix as the matrix, because BLAS uses one thread for each matrix of a stack."""
     return x.view(x.shape[-2:]) if x.ndim > 2 and x.shape[:-2].numel() == 1 else x
+
+
+def _in_blocks(w: Tensor) -> bool:
+    """Whether BLAS multiplies blocks of rows faster than the whole matrix; ``benchmarks/NOTES.md`` has the figures.
+
+    It multiplies a matrix by few columns on one thread, and a stack of matrices on all threads.
+    """
+    return w.ndim == 2 and w.numel() > _LARGE and w.device.type == "cpu" and torch.get_num_threads() > 1
+
+
+def _by_rows(w: Tensor, x: Tensor) -> Tensor:
+    """``W X`` in blocks of rows that fit into a core's cache, for a W with contiguous rows."""
+    count = w.numel() // _BLOCK
+    rows, xt = len(w) // count, x.mT.contiguous()
+    head = rows * count
+    y = torch.bmm(xt.expand(count, *xt.shape), w[:head].unflatten(0, (count, rows)).mT).mT.flatten(0, 1)
+    return y if head == len(w) else torch.cat([y, (xt @ w[head:].mT).mT])
+
+
+def _by_columns(w: Tensor, x: Tensor) -> Tensor:
+    """``W^T X`` in blocks of rows, for a W with contiguous rows."""
+    count = max(8, 64 // x.shape[-1])  # the products of the blocks, which are added up, have 64 columns or 8 X
+    rows, xt = len(w) // count, x.mT
+    head = rows * count
+    y = torch.bmm(xt[:, :head].unflatten(1, (count, rows)).movedim(1, 0), w[:head].unflatten(0, (count, rows))).sum(0)
+    return (y if head == len(w) else y + xt[:, head:] @ w[head:]).mT
+
+
+def _in_columns(w: Tensor, left: Tensor) -> bool:
+    """Whether one column after the other is added faster than all by ``addmm``; the notes have the figures."""
+    narrow = left.shape[-1] * left.element_size() <= 16
+    return narrow and w.ndim == 2 and w.numel() > _LARGE and w.device.type == "cpu"
+
+
+def _add_columns(w: Tensor, left: Tensor, right_h: Tensor, out: Tensor) -> None:
+    """Write ``W + L R^H``, one column of L after the other, in blocks of rows that fit into a cache."""
+    rows = -(-_CACHE // w.shape[-1])
+    for before, columns, target in zip(*(x.split(rows) for x in (w, left, out)), strict=True):
+        for column, row in zip(columns.unbind(-1), right_h, strict=True):
+            torch.addcmul(before, column[:, None], row, out=target)
+            before = target
 
 
 def _residual(w: Tensor) -> Tensor:

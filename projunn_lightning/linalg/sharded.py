@@ -118,7 +118,7 @@ class Sharded(Matrices):
 
     def add_product(self, left: Tensor, right: Tensor, out: Self) -> None:
         for (rows, columns, values), target in zip(self.blocks, out.blocks, strict=True):
-            torch.addmm(values, left[rows], right[columns].mH, out=target.values)
+            Dense(values).add_product(left[rows], right[columns], out=Dense(target.values))
 
     def add_(self, other: Self, alpha: float) -> None:
         self.local.add_(other.local, alpha=alpha)

@@ -122,10 +122,13 @@ class Group:
     def _leave_out(self, update: Update, change: Change, divider: float | Tensor, finite: Tensor, mask: Tensor) -> None:
         """Keep the residual E = M - (the first-order part of the change). The memory of D holds M."""
         assert self._residual is not None
-        self._residual.copy_where_(finite, update.d)
         left, right = change.linear()
         left = torch.where(mask, left, 0) * -divider
-        self._residual.add_product(left, torch.where(mask, right, 0), out=self._residual)
+        source = update.d
+        if finite.device.type != "cpu" or not finite.all():  # on a GPU, the host would wait for the answer
+            self._residual.copy_where_(finite, update.d)
+            source = self._residual
+        source.add_product(left, torch.where(mask, right, 0), out=self._residual)
 
     def _full(self, w: Matrices, d: Matrices) -> Tensor:
         """Do the same as :meth:`_sampled` with the whole updates, by dense algebra."""

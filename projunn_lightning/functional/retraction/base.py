@@ -84,10 +84,16 @@ class Retraction:
     dense: Callable[[Tensor, Tensor, Tensor], Tensor]
     of_update: Callable[[Matrices, Tensor, Tensor], Change] | None = None
 
-    def rotate(self, weight: Matrices, rotation: Rotation) -> Change:
-        """The change of a tall or square weight by a rotation."""
+    def rotate(self, weight: Matrices, rotation: Rotation, pulled: Tensor | None = None) -> Change:
+        """The change of a tall or square weight by a rotation.
+
+        ``W^H Q`` is a factor of the change. A caller that has its first columns passes them as ``pulled``.
+        """
         q, s = rotation
-        right = weight.mH.matmul(q)
+        if pulled is None:
+            right = weight.mH.matmul(q)
+        else:
+            right = torch.cat([pulled, weight.mH.matmul(q[..., pulled.shape[-1] :])], dim=-1)
         return Change(q @ self.core(s), right, lambda: (q @ s, right))
 
     def along(self, weight: Matrices, a: Tensor, b: Tensor) -> Change:

@@ -35,12 +35,16 @@ class Update:
         """The number of rows of Omega, which is the larger side of the weight."""
         return max(self.d.shape[-2:])
 
-    def omega(self, x: Tensor) -> Tensor:
-        """``Omega X`` for a thin X ``(*, rows, k)``, by two products with D and, unless D is skew, two with W."""
+    def omega(self, x: Tensor, pulled: Tensor | None = None) -> Tensor:
+        """``Omega X`` for a thin X ``(*, rows, k)``, by two products with D and, unless D is skew, two with W.
+
+        One of these is ``W^H X``. A caller that has it passes it as ``pulled``.
+        """
         d, w = self.d.tall(), self.w.tall()
         if self.skew:
             return 0.5 * (d.matmul(x) - d.mH.matmul(x))
-        return 0.5 * (d.matmul(w.mH.matmul(x)) - w.matmul(d.mH.matmul(x)))
+        pulled = w.mH.matmul(x) if pulled is None else pulled
+        return 0.5 * (d.matmul(pulled) - w.matmul(d.mH.matmul(x)))
 
     def dense_omega(self, d: Tensor, w: Tensor) -> Tensor:
         """The whole Omega ``(*, rows, rows)``, from the whole tall D and W."""
@@ -88,13 +92,19 @@ class LowRank(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """The approximation of an update's tangent part Omega by ``A = Q S Q^H``."""
+    """The approximation of an update's tangent part Omega by ``A = Q S Q^H``.
+
+    Attributes:
+        rotation: Q and S.
+        pulled: ``W^H`` times the first columns of Q, if it is known.
+    """
 
     rotation: Rotation
+    pulled: Tensor | None = None
 
     def change(self, retraction: Retraction, update: Update, divider: float | Tensor) -> Change:
         """The change of the weight by the approximation, divided by the divider."""
-        change = _rotated(retraction, update, Rotation(self.rotation.q, self.rotation.s / divider))
+        change = _rotated(retraction, update, Rotation(self.rotation.q, self.rotation.s / divider), self.pulled)
         return change.mH() if update.w.shape[-2] < update.w.shape[-1] else change
 
     def is_zero(self) -> Tensor:
@@ -109,13 +119,13 @@ class Turn(NamedTuple):
 Direction = LowRank | Turn
 
 
-def _rotated(retraction: Retraction, update: Update, rotation: Rotation) -> Change:
+def _rotated(retraction: Retraction, update: Update, rotation: Rotation, pulled: Tensor | None = None) -> Change:
     """The change of the tall weight by a rotation A. Its first-order part is A W, or A in skew coordinates.
 
     In skew coordinates A acts from the right: W exp(A) is the conjugate transpose of exp(-A) W^H.
     """
     if not update.skew:
-        return retraction.rotate(update.w.tall(), rotation)
+        return retraction.rotate(update.w.tall(), rotation, pulled)
     change = retraction.rotate(update.w.mH, Rotation(rotation.q, -rotation.s)).mH()
     return change._replace(linear=lambda: (rotation.q @ rotation.s, rotation.q))
 

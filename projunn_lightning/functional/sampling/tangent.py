@@ -22,12 +22,16 @@ def _sample(update: Update, rank: int, generator: Generators, basis: Tensor | No
     """
     c = orthonormalise(gaussian(update.d, update.rows, rank, generator)) if basis is None else basis
     g = gaussian(update.d, update.rows, rank, generator)
-    omega, sketch = update.omega(torch.cat([c, g], dim=-1)).split(rank, dim=-1)
+    both = torch.cat([c, g], dim=-1)
+    pulled = None if update.skew else update.w.tall().mH.matmul(both)
+    omega, sketch = update.omega(both, pulled).split(rank, dim=-1)
     q, t = torch.linalg.qr(torch.cat([c, omega], dim=-1))
     tc, tw = t[..., :rank], t[..., rank:]
+    if pulled is not None:  # C = Q_1 T_c, where Q_1 has the first k columns of Q and T_c is diagonal to rounding
+        pulled = torch.linalg.solve_triangular(tc[..., :rank, :], pulled[..., :rank], upper=True, left=False)
     # The Hermitian part of C^H omega is rounding. Z - Z^H drops it; a kept residual would double it at every step.
     z = (tw - 0.5 * tc @ (tc.mH @ tw)) @ tc.mH
-    return Turn(Rotation(q, z - z.mH)), orthonormalise(sketch)
+    return Turn(Rotation(q, z - z.mH), pulled), orthonormalise(sketch)
 
 
 TANGENT = Sampler(
