@@ -13,10 +13,11 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from benchmarks import layers, report, training, update
+from benchmarks import layers, products, report, training, update
 from benchmarks.race import Race
 
 RACES: dict[str, Callable[[str], list[Race]]] = {
+    "products": products.products,
     "update": update.updates,
     "bookkeeping": lambda device: [update.bookkeeping(device)],
     "linear": layers.linear,
@@ -44,7 +45,7 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     options.output.mkdir(parents=True, exist_ok=True)
     console = Console()
-    name = torch.cuda.get_device_name() if options.device == "cuda" else platform.processor() or platform.machine()
+    name = torch.cuda.get_device_name() if options.device == "cuda" else processor()
     console.print(f"torch {torch.__version__}, {name}, {torch.get_num_threads()} threads", highlight=False)
     if missing := [
         package for package in ("pogo", "geotorch", "deel", "orthogonium", "matplotlib") if not find_spec(package)
@@ -62,6 +63,14 @@ def main() -> None:
         for race in races:
             report.show(race, console)
         report.write(races, options.output / f"{key}.csv")
+
+
+def processor() -> str:
+    """The name of the processor, and the instructions that torch uses on it."""
+    path = Path("/proc/cpuinfo")  # platform.processor() names the architecture only
+    lines = path.read_text().splitlines() if path.exists() else []
+    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return f"{name or platform.machine()} ({torch.backends.cpu.get_cpu_capability()})"
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks import bases, certified, layers, manifold, report, study, textbook, update
+from benchmarks import bases, certified, layers, manifold, products, report, study, textbook, update
 from benchmarks.race import Race, race
 from projunn_lightning.functional import projunn_t, rank_k
 from tests.support.oracles import ORACLES, random_update, random_weight
@@ -31,6 +31,7 @@ def test_the_update_that_is_timed_is_the_method_s():
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # what rivals import
 def test_every_race_runs_at_a_small_size():
     races = [
+        products.race_of(16, torch.float32, "cpu"),
         *update.updates("cpu", size=16),
         *layers.linear("cpu", size=8, batch=2),
         update.bookkeeping("cpu", count=3, size=4),
