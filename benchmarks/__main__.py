@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from benchmarks import layers, products, report, training, update
+from benchmarks import layers, products, report, scaling, training, update
 from benchmarks.race import Race
 
 RACES: dict[str, Callable[[str], list[Race]]] = {
@@ -25,7 +25,7 @@ RACES: dict[str, Callable[[str], list[Race]]] = {
     "convolution": layers.convolution,
     "lightning": lambda device: [training.overhead(device, delay, batch) for delay, batch in ((200, 128), (1, 2))],
 }
-ALL = [*RACES, "growth"]
+ALL = [*RACES, "growth", "scaling"]
 
 
 def main() -> None:
@@ -58,6 +58,11 @@ def main() -> None:
             report.write_growth(times, options.output / "growth.csv")
             if find_spec("matplotlib"):
                 report.draw_growth(times, options.output / "growth.png")
+            continue
+        if key == "scaling":
+            costs = scaling.scaling()
+            report.show_scaling(costs, console)
+            report.write_scaling(costs, options.output / "scaling.csv")
             continue
         races = RACES[key](options.device)
         for race in races:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.race import Race
+from benchmarks.scaling import Cost
 
 
 def show(race: Race, console: Console) -> None:
@@ -74,3 +75,31 @@ def draw_growth(growth: dict[str, dict[int, float]], path: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left")
     figure.savefig(path, dpi=150)
+
+
+def show_scaling(costs: list[Cost], console: Console) -> None:
+    """Print the time and the memory against each variable, and the exponents of the larger half of its values."""
+    for variable in dict.fromkeys(cost.variable for cost in costs):
+        own = [cost for cost in costs if cost.variable == variable]
+        values, layers = ({getattr(cost, what): None for cost in own} for what in ("value", "layer"))
+        cells = {(cost.layer, cost.value): cost for cost in own}
+        title = "forward and backward: ms, MB"
+        table = Table(variable, *layers, title=title, title_justify="left")
+        for value in values:
+            row = [cells[layer, value] for layer in layers]
+            table.add_row(str(value), *(f"{cost.ms:.0f}, {cost.mb:.0f}" for cost in row))
+        upper = list(values)[len(values) // 2 :]
+        exponents = (
+            [slope({value: getattr(cells[layer, value], what) for value in upper}) for what in ("ms", "mb")]
+            for layer in layers
+        )
+        table.add_row("exponents", *(f"{time:.2f}, {memory:.2f}" for time, memory in exponents))
+        console.print(table)
+
+
+def write_scaling(costs: list[Cost], path: Path) -> None:
+    """Write the time and the memory of recurrent layers to a CSV file."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["layer", "variable", "value", "ms", "MB"])
+        writer.writerows([cost.layer, cost.variable, cost.value, cost.ms, cost.mb] for cost in costs)

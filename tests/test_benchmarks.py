@@ -1,9 +1,12 @@
 """The benchmarks run, and time what they say; the timings themselves are no test."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from rich.console import Console
 
-from benchmarks import bases, certified, layers, manifold, products, report, study, textbook, update
+from benchmarks import bases, certified, layers, manifold, products, report, scaling, study, textbook, update
 from benchmarks.race import Race, race
 from projunn_lightning.functional import projunn_t, rank_k
 from tests.support.oracles import ORACLES, random_update, random_weight
@@ -54,6 +57,17 @@ def test_contestants_take_turns():
     contestants = {name: lambda name=name: calls.append(name) for name in "ab"}
     race("", contestants, reference="a", rounds=2)
     assert "".join(calls) == "ab" * 3
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the memory is read from Linux's files")
+def test_the_cost_of_a_layer_grows_with_its_size(capsys):
+    layers, lengths = ("UnitaryRNN", "nn.LSTM"), (20, 200, 400)
+    costs = {(layer, length): scaling.cost(layer, "T", length) for layer in layers for length in lengths}
+    states = 400 * 64 * 128 * 4e-6
+    assert costs["UnitaryRNN", 400].mb > 0.9 * states
+    assert costs["nn.LSTM", 400].mb > 4 * states  # the gates
+    report.show_scaling(list(costs.values()), Console())
+    assert "exponents" in capsys.readouterr().out
 
 
 def test_the_slope_is_the_exponent():

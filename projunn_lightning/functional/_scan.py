@@ -205,12 +205,19 @@ def _walk_back_(delta: Tensor, conjugate: Tensor, factors: tuple[Tensor, ...]) -
     It goes from the last time step to the first and works in place. The factors of the derivative of f multiply a
     gradient in turn. A real factor multiplies its real and imaginary parts.
     """
-    pairs = [(delta if factor.is_complex() else _reals(delta), factor) for factor in factors]
-    for t in reversed(range(len(delta))):
-        if t + 1 < len(delta):
-            delta[t].addmm_(delta[t + 1], conjugate)
-        for target, factor in pairs:
-            target[t].mul_(factor[t])
+    targets = [delta if factor.is_complex() else _reals(delta) for factor in factors]
+    pairs = [
+        list(zip(target.unbind(), factor.unbind(), strict=True))
+        for target, factor in zip(targets, factors, strict=True)
+    ]
+    after = None
+    for t, now in reversed(list(enumerate(delta.unbind()))):
+        if after is not None:
+            now.addmm_(after, conjugate)
+        for pair in pairs:
+            target, factor = pair[t]
+            target.mul_(factor)
+        after = now
 
 
 def _reals(z: Tensor) -> Tensor:
