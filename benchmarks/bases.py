@@ -6,10 +6,12 @@ The sampler takes a random sketch of the last Omega. The alternatives are regist
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from benchmarks import study
+from benchmarks import runner, study
 from projunn_lightning.functional import SAMPLERS, Direction, Sampler, Update
 from projunn_lightning.functional.sampling.base import gaussian
 from projunn_lightning.linalg import Generators, orthonormalise
@@ -51,24 +53,25 @@ BASES = {
 }
 
 
-def main() -> None:
-    """Put the alternatives in the place of the study's contestants."""
+CONTESTANTS = {
+    f"{coordinates}, {rank}, {feedback}: {name}": runner.Contestant(
+        {"sampler": f"tangent, {name}", "coordinates": coordinates, "rank": rank, "feedback": feedback}
+    )
+    for coordinates in ("weight", "skew")
+    for rank in (1, 8)
+    for feedback in (0.0, 0.9)
+    for name in BASES
+    if (name, rank) != ("power and a random column", 1)
+}
+"""The alternatives, in the place of the study's contestants."""
+
+
+def main(problems: dict[str, runner.Problem]) -> None:
+    """Register the alternatives, and run them on the problems of the study."""
     SAMPLERS.update({f"tangent, {name}": sampler for name, sampler in BASES.items()})
-    study.CONTESTANTS = {
-        f"{coordinates}, {rank}, {feedback}: {name}": {
-            "sampler": f"tangent, {name}",
-            "coordinates": coordinates,
-            "rank": rank,
-            "feedback": feedback,
-        }
-        for coordinates in ("weight", "skew")
-        for rank in (1, 8)
-        for feedback in (0.0, 0.9)
-        for name in BASES
-        if (name, rank) != ("power and a random column", 1)
-    }
-    study.main()
+    compared = {name: replace(problem, contestants=CONTESTANTS) for name, problem in problems.items()}
+    runner.main(compared, "benchmarks.bases", __doc__)
 
 
 if __name__ == "__main__":
-    main()
+    main(study.PROBLEMS)

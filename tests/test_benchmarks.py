@@ -1,12 +1,27 @@
 """The benchmarks run, and time what they say; the timings themselves are no test."""
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
 
-from benchmarks import bases, certified, layers, manifold, products, report, scaling, study, textbook, update
+from benchmarks import (
+    bases,
+    cases,
+    certified,
+    layers,
+    manifold,
+    products,
+    report,
+    runner,
+    scaling,
+    study,
+    textbook,
+    update,
+)
 from benchmarks.race import Race, race
 from projunn_lightning.functional import projunn_t, rank_k
 from tests.support.oracles import ORACLES, random_update, random_weight
@@ -90,34 +105,123 @@ def test_the_races_on_manifolds_end_at_the_optimum():
             assert row["error"] < 1e-5
 
 
+def rotations(contestants=study.CONTESTANTS):
+    """A study of one small problem."""
+    return {"rotation 6": runner.Problem(study.rotation(6), 5, {"sgd": (0.1, 0.5)}, "error", contestants)}
+
+
+def run_study(monkeypatch, problems, *arguments):
+    monkeypatch.setattr("sys.argv", ["study", *map(str, arguments)])
+    runner.main(problems, "benchmarks.study", "A study.")
+
+
 def test_the_study_runs_what_is_missing_and_draws_medians(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(study.PROBLEMS, "rotation 6", study.Problem(study.rotation(6), 5, {"sgd": (0.1, 0.5)}, "error"))
     output = tmp_path / "study.csv"
-    call = ["study", "rotation 6", "--contestants", "tangent 1", "full", "--seeds", "2", "--output", str(output)]
-    monkeypatch.setattr("sys.argv", call)
-    study.main()
-    rows = study.read(output)
+    call = ["rotation 6", "--contestants", "tangent 1", "full", "--seeds", "2", "--output", output]
+    run_study(monkeypatch, rotations(), *call)
+    rows = runner.read(output)
     assert len(rows) == 2 * 2 * 2
-    study.main()
-    assert study.read(output) == rows
-    monkeypatch.setattr("sys.argv", [*call, "--draw", str(tmp_path / "study.png")])
-    study.main()
-    assert "rotation 6" in capsys.readouterr().out
+    run_study(monkeypatch, rotations(), *call)
+    assert runner.read(output) == rows
+    run_study(monkeypatch, rotations(), *call, "--draw", tmp_path / "study.png")
+    assert "| rotation 6 | sgd | full | " in capsys.readouterr().out
     assert (tmp_path / "study.png").stat().st_size > 1000
-    assert study.best_rates(output)["rotation", "sgd", "full"] == 0.5
+    assert runner.best_rates(output)["rotation", "sgd", "full"] == 0.5
+
+
+def test_the_study_repeats_rows_at_the_best_rates_of_a_file(tmp_path, monkeypatch):
+    search, output = tmp_path / "search.csv", tmp_path / "study.csv"
+    run_study(monkeypatch, rotations(), "--contestants", "full", "--output", search)
+    run_study(monkeypatch, rotations(), "--best", search, "--seeds", "3", "--output", output)
+    assert [(row["contestant"], row["rate"], row["seed"]) for row in runner.read(output)] == [
+        ("full", "0.5", str(seed)) for seed in range(3)
+    ]
+    assert runner.read(output)[0]["figure"] == runner.read(search)[1]["figure"]
+
+
+@pytest.mark.parametrize("arguments", [["rotation 7"], ["--contestants", "none"]])
+def test_the_study_refuses_names_that_it_does_not_know(arguments, tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run_study(monkeypatch, rotations(), *arguments, "--output", tmp_path / "study.csv")
+    assert f"{arguments[-1]!r}; the " in capsys.readouterr().err
+
+
+def test_a_contestant_without_settings_is_not_constrained(tmp_path):
+    problem = rotations({"plain": runner.Contestant(None), "full": runner.Contestant({"rank": "full"})})
+    errors = {
+        name: float(runner.run(problem["rotation 6"], "sgd", name, 0.5, seed=0)["unitarity error"])
+        for name in ("plain", "full")
+    }
+    assert errors["full"] < 1e-5 < 1e-2 < errors["plain"]
 
 
 def test_every_basis_of_the_tangent_sampler_can_be_studied(tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "CONTESTANTS", study.CONTESTANTS)
-    monkeypatch.setitem(study.PROBLEMS, "rotation 9", study.Problem(study.rotation(9), 3, {"sgd": (0.1,)}, "error"))
+    problems = {"rotation 9": runner.Problem(study.rotation(9), 3, {"sgd": (0.1,)}, "error", {})}
     for name in bases.BASES:
         monkeypatch.setitem(bases.SAMPLERS, f"tangent, {name}", bases.BASES[name])
     output = tmp_path / "bases.csv"
-    monkeypatch.setattr("sys.argv", ["bases", "rotation 9", "--output", str(output)])
-    bases.main()
-    figures = study.medians(output)
-    assert len(figures) == len(study.CONTESTANTS) == 2 * 2 * (4 + 5)
+    monkeypatch.setattr("sys.argv", ["bases", "--output", str(output)])
+    bases.main(problems)
+    figures = runner.medians(output)
+    assert len(figures) == len(bases.CONTESTANTS) == 2 * 2 * (4 + 5)
     assert all(0 < figure < 1 for rates in figures.values() for (figure,) in rates.values())
+
+
+SMALL = {
+    "recurrent-relu": study.copying(3, 8, cases.partial(cases.elman, "relu")),
+    "recurrent-tanh": study.copying(3, 8, cases.partial(cases.elman, "tanh")),
+    "gated": study.adding(6, 8, cases.gated),
+    "transformer": cases.transformer(16, cases.HEADS, 8),
+    "flow": cases.flow(2, 4),
+    "convolution": cases.convolution(4),
+    "adapter": cases.adapter(2),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "contestant"), [(name, each) for name, case in cases.CASES.items() for each in case.contestants]
+)
+def test_every_case_trains_every_contestant(name, contestant):
+    case = replace(cases.CASES[name], make=SMALL[name], steps=2)
+    row = runner.run(case, "adam", contestant, 0.01, seed=0)
+    assert math.isfinite(float(row["figure"]))
+    assert (float(row["unitarity error"]) < 1e-5) == (contestant != "plain")
+
+
+@pytest.mark.parametrize("name", cases.CASES)
+def test_the_contestants_of_a_case_begin_at_the_same_loss(name):
+    made = {
+        each: SMALL[name](0, **contestant.model)
+        for each, contestant in cases.CASES[name].contestants.items()
+        if not each.startswith("OrthogonalConv2d")  # which has other parameters
+    }
+    losses = [loss(0).item() for _, loss, _ in made.values()]
+    assert losses == pytest.approx([losses[0]] * len(losses), rel=1e-5)
+
+
+def test_a_flow_that_counts_its_volume_is_normalised():
+    step = cases.Step(2, 4, determinant=True).double()
+    for parameter in step.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    x = torch.randn(1, 2, 3, 3, dtype=torch.float64)
+    _, volume = step(x)
+    jacobian = torch.autograd.functional.jacobian(lambda x: step(x)[0], x).reshape(18, 18)
+    torch.testing.assert_close(volume[0], torch.linalg.slogdet(jacobian).logabsdet)
+
+
+def test_a_transformer_does_not_see_what_it_predicts():
+    model = cases.GPT(5, 8, 16, cases.HEADS, chunks=1)
+    x = torch.randint(5, (1, 8))
+    changed = x.clone()
+    changed[0, 5] = (x[0, 5] + 1) % 5
+    torch.testing.assert_close(model(x)[:, :5], model(changed)[:, :5])
+    assert not torch.equal(model(x)[:, 5:], model(changed)[:, 5:])
+
+
+def test_the_page_shows_the_table_of_the_measured_cases():
+    docs = Path(__file__).parents[1] / "docs"
+    page = (docs / "does-it-help.md").read_text()
+    assert not [line for line in runner.table(docs / "results" / "cases.csv") if line not in page]
 
 
 @pytest.mark.filterwarnings("ignore")  # of very short runs
