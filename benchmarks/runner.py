@@ -205,12 +205,15 @@ def draw(problems: dict[str, Problem], path: Path, picture: Path) -> None:
     figure = Figure((5 * columns, 4 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for each, ((problem, optimizer), contestants) in zip(axes, panels.items(), strict=False):
-        for place, (_, figures) in enumerate(contestants.items()):
-            each.plot([min(figures), max(figures)], [place, place], color="C0", linewidth=1)
-            each.plot(statistics.median(figures), place, "o", color="C0")
+        for place, (contestant, figures) in enumerate(contestants.items()):
+            color = "C1" if problems[problem].contestants[contestant].settings is None else "C0"
+            each.plot([min(figures), max(figures)], [place, place], color=color, linewidth=1)
+            each.plot(statistics.median(figures), place, "o", color=color)
         each.set_yticks(range(len(contestants)), list(contestants))
         each.invert_yaxis()
-        each.set(xscale="log", title=f"{problem}, {optimizer}", xlabel=problems[problem].unit)
+        finite = [figure for figures in contestants.values() for figure in figures if 0 < figure < math.inf] or [1.0]
+        scale = "log" if max(finite) > 10 * min(finite) else "linear"
+        each.set(xscale=scale, title=f"{problem}, {optimizer}", xlabel=problems[problem].unit)
         each.grid(alpha=0.3)
     for each in axes[len(panels) :]:
         each.remove()
