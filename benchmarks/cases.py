@@ -276,15 +276,15 @@ SLOW, FAST = {"adam": (3e-4, 1e-3, 3e-3, 1e-2)}, {"adam": (1e-3, 3e-3, 1e-2, 3e-
 HEADS = 4
 CASES = {
     "recurrent-relu": Problem(
-        study.copying(20, 64, partial(elman, "relu")),
-        1000,
+        study.copying(10, 64, partial(elman, "relu")),
+        1500,
         SLOW,
         "share of the baseline's loss",
         PLAIN | constrained() | RECURRENT,
     ),
     "recurrent-tanh": Problem(
-        study.copying(20, 64, partial(elman, "tanh")),
-        1000,
+        study.copying(10, 64, partial(elman, "tanh")),
+        1500,
         SLOW,
         "share of the baseline's loss",
         PLAIN | constrained() | RECURRENT,
