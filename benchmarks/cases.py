@@ -272,7 +272,9 @@ def adapter(pretraining: int) -> Callable[[int], Made]:
     return make
 
 
-SLOW, FAST = {"adam": (3e-4, 1e-3, 3e-3, 1e-2)}, {"adam": (1e-3, 3e-3, 1e-2, 3e-2)}
+GRID = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+SLOW, MIDDLE, FAST = ({"adam": GRID[start : start + 4]} for start in (0, 1, 3))
+"""Grids of rates: the best rate of nearly every contestant is inside of the grid of its case."""
 HEADS = 4
 CASES = {
     "recurrent-relu": Problem(
@@ -290,17 +292,17 @@ CASES = {
         PLAIN | constrained() | RECURRENT,
     ),
     "gated": Problem(
-        study.adding(20, 64, gated), 800, FAST, "share of the baseline's error", PLAIN | constrained() | RECURRENT
+        study.adding(20, 64, gated), 800, MIDDLE, "share of the baseline's error", PLAIN | constrained() | RECURRENT
     ),
     "transformer": Problem(
         transformer(64, HEADS, 64),
         300,
-        FAST,
+        MIDDLE,
         "nats a character",
         PLAIN | constrained() | constrained("by head, ", chunks=HEADS),
     ),
     "flow": Problem(
-        flow(4, 32), 400, FAST, "bits a pixel", {"plain": Contestant(None, {"determinant": True})} | constrained()
+        flow(4, 32), 400, MIDDLE, "bits a pixel", {"plain": Contestant(None, {"determinant": True})} | constrained()
     ),
     "convolution": Problem(
         convolution(16),
@@ -311,7 +313,7 @@ CASES = {
         | constrained()
         | constrained("OrthogonalConv2d, ", layer=partial(OrthogonalConv2d, padding_mode="zeros")),
     ),
-    "adapter": Problem(adapter(500), 400, SLOW, "share of wrong answers", PLAIN | constrained() | RECURRENT),
+    "adapter": Problem(adapter(500), 400, MIDDLE, "share of wrong answers", PLAIN | constrained() | RECURRENT),
 }
 
 if __name__ == "__main__":
