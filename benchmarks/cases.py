@@ -292,7 +292,7 @@ CASES = {
         PLAIN | constrained() | RECURRENT,
     ),
     "gated": Problem(
-        study.adding(20, 64, gated), 800, MIDDLE, "share of the baseline's error", PLAIN | constrained() | RECURRENT
+        study.adding(20, 64, gated), 1000, MIDDLE, "share of the baseline's error", PLAIN | constrained() | RECURRENT
     ),
     "transformer": Problem(
         transformer(64, HEADS, 64),

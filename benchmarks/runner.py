@@ -186,9 +186,9 @@ def table(path: Path) -> Iterator[str]:
     yield "| problem | optimizer | contestant | median (range) | seeds | best rate | seconds |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
     for (problem, optimizer, contestant), (rate, figures, seconds) in at_best_rate(path).items():
-        low, middle, high = min(figures), statistics.median(figures), max(figures)
+        span = f" ({min(figures):.3g} to {max(figures):.3g})" if len(figures) > 1 else ""
         yield (
-            f"| {problem} | {optimizer} | {contestant} | {middle:.3g} ({low:.3g} to {high:.3g}) | {len(figures)} "
+            f"| {problem} | {optimizer} | {contestant} | {statistics.median(figures):.3g}{span} | {len(figures)} "
             f"| {rate:g} | {seconds:.1f} |"
         )
 
