@@ -17,7 +17,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from torch import nn
 
-from benchmarks.study import read
+from benchmarks.runner import read
 from projunn_lightning import ImageClassification, ImageClassifier, ProjUNN
 from projunn_lightning.nn import CONVOLUTIONS
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from transformers import BertModel
 
 from benchmarks.race import Race, race
-from benchmarks.study import read
+from benchmarks.runner import read
 from examples.encoder import LOWER, PROJECTIONS, Classifier, accuracy, encoded, fit, pretrained, rotate, sentences
 from projunn_lightning import Projector, ProjUNN
 

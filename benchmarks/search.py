@@ -10,6 +10,7 @@ import argparse
 import math
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from benchmarks.study import Reader
 from projunn_lightning import Projector
 from projunn_lightning.constraint import declared
 from projunn_lightning.data import PixelSequence
+from projunn_lightning.nn import UnitaryRNN
 
 METHODS: dict[str, dict[str, Any]] = {
     "published": {"sampler": "lsi", "rank": 1, "retraction": "polar"},
@@ -67,7 +69,7 @@ def settings(trial: optuna.Trial) -> dict[str, Any]:
 def train(images: Images, chosen: dict[str, Any], hidden: int, epochs: int, seed: int) -> Iterator[float]:
     """Train, and yield the validation accuracy after each epoch."""
     torch.manual_seed(seed)
-    model = Reader(1, hidden, 10, init=chosen["init"])
+    model = Reader(partial(UnitaryRNN, init=chosen["init"]), 1, hidden, 10)
     nn.init.uniform_(model.rnn.bias_l0, -chosen["bias"], chosen["bias"])  # type: ignore[arg-type]
     names = declared(model)
     constrained = [p for name, p in model.named_parameters() if name in names]
