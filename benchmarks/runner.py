@@ -167,25 +167,36 @@ def best_rates(path: Path) -> dict[tuple[str, str, str], float]:
     }
 
 
-def at_best_rate(path: Path) -> dict[tuple[str, str, str], tuple[float, list[float], float]]:
-    """The best rate, its figures of all seeds and its median seconds, by (problem, optimizer, contestant)."""
-    found = {}
-    for key, rates in medians(path).items():
-        rate = min(rates, key=lambda each: statistics.median(rates[each]))
+def at_best_rate(
+    problems: dict[str, Problem], path: Path
+) -> dict[tuple[str, str, str], tuple[float, list[float], float]]:
+    """The best rate, its figures of all seeds and its median seconds, by (problem, optimizer, contestant).
+
+    They are in the order of the problems and of their contestants, whatever the order of the rows in the file.
+    """
+    order = [
+        (name, optimizer, contestant)
+        for name, problem in problems.items()
+        for optimizer in problem.rates
+        for contestant in problem.contestants
+    ]
+    figures, found = medians(path), {}
+    for key in sorted(figures, key=order.index):
+        rate = min(figures[key], key=lambda each: statistics.median(figures[key][each]))
         seconds = [
             float(row["seconds"])
             for row in read(path)
             if (row["problem"], row["optimizer"], row["contestant"]) == key and float(row["rate"]) == rate
         ]
-        found[key] = rate, rates[rate], statistics.median(seconds)
+        found[key] = rate, figures[key][rate], statistics.median(seconds)
     return found
 
 
-def table(path: Path) -> Iterator[str]:
+def table(problems: dict[str, Problem], path: Path) -> Iterator[str]:
     """Lines of a Markdown table: the median and the range over seeds at the best rate of each contestant."""
     yield "| problem | optimizer | contestant | median (range) | seeds | best rate | seconds |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
-    for (problem, optimizer, contestant), (rate, figures, seconds) in at_best_rate(path).items():
+    for (problem, optimizer, contestant), (rate, figures, seconds) in at_best_rate(problems, path).items():
         span = f" ({min(figures):.3g} to {max(figures):.3g})" if len(figures) > 1 else ""
         yield (
             f"| {problem} | {optimizer} | {contestant} | {statistics.median(figures):.3g}{span} | {len(figures)} "
@@ -196,13 +207,15 @@ def table(path: Path) -> Iterator[str]:
 def draw(problems: dict[str, Problem], path: Path, picture: Path) -> None:
     """Draw the median and the range of each contestant at its best rate, a panel for each problem and optimizer."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     panels: dict[tuple[str, str], dict[str, list[float]]] = {}
-    for (problem, optimizer, contestant), (_, figures, _) in at_best_rate(path).items():
+    for (problem, optimizer, contestant), (_, figures, _) in at_best_rate(problems, path).items():
         panels.setdefault((problem, optimizer), {})[contestant] = figures
-    columns = min(3, len(panels))
+    columns = min(2, len(panels))  # the lettering stays legible in the width of a page
     rows = -(-len(panels) // columns)
-    figure = Figure((5 * columns, 4 * rows), layout="constrained")
+    most = max(map(len, panels.values()))
+    figure = Figure((5 * columns, (1.2 + 0.25 * most) * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for each, ((problem, optimizer), contestants) in zip(axes, panels.items(), strict=False):
         for place, (contestant, figures) in enumerate(contestants.items()):
@@ -214,6 +227,10 @@ def draw(problems: dict[str, Problem], path: Path, picture: Path) -> None:
         finite = [figure for figures in contestants.values() for figure in figures if 0 < figure < math.inf] or [1.0]
         scale = "log" if max(finite) > 10 * min(finite) else "linear"
         each.set(xscale=scale, title=f"{problem}, {optimizer}", xlabel=problems[problem].unit)
+        if scale == "log":
+            each.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            each.xaxis.set_major_formatter("{x:g}")
+            each.xaxis.set_minor_formatter(NullFormatter())
         each.grid(alpha=0.3)
     for each in axes[len(panels) :]:
         each.remove()
@@ -224,7 +241,7 @@ def main(problems: dict[str, Problem], program: str, description: str | None) ->
     """The command of a study: run what is missing, or print and draw what is there."""
     options = parsed(problems, program, description)
     if options.draw:
-        print(*table(options.output), sep="\n")
+        print(*table(problems, options.output), sep="\n")
         draw(problems, options.output, options.draw)
         return
     torch.set_num_threads(1)

@@ -139,6 +139,15 @@ def test_the_study_repeats_rows_at_the_best_rates_of_a_file(tmp_path, monkeypatc
     assert runner.read(output)[0]["figure"] == runner.read(search)[1]["figure"]
 
 
+def test_the_table_has_the_order_of_the_problem_and_not_that_of_the_file(tmp_path, monkeypatch):
+    problems, output = rotations(), tmp_path / "study.csv"
+    names = list(problems["rotation 6"].contestants)[:2]
+    for name in reversed(names):
+        run_study(monkeypatch, problems, "--contestants", name, "--output", output)
+    rows = list(runner.table(problems, output))[2:]
+    assert [row.split(" | ")[2] for row in rows] == names
+
+
 @pytest.mark.parametrize("arguments", [["rotation 7"], ["--contestants", "none"]])
 def test_the_study_refuses_names_that_it_does_not_know(arguments, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
@@ -221,7 +230,7 @@ def test_a_transformer_does_not_see_what_it_predicts():
 def test_the_page_shows_the_table_of_the_measured_cases():
     docs = Path(__file__).parents[1] / "docs"
     page = (docs / "does-it-help.md").read_text()
-    assert not [line for line in runner.table(docs / "results" / "cases.csv") if line not in page]
+    assert not [line for line in runner.table(cases.CASES, docs / "results" / "cases.csv") if line not in page]
 
 
 @pytest.mark.filterwarnings("ignore")  # of very short runs
