@@ -2,8 +2,8 @@
 
 A small network learns to read digits. Then all images are turned on their side, and only a rotation R of the first
 layer's features is trained: the layer computes with R W0 (Qiu et al. 2023). R starts as the identity, so that nothing
-is lost at the start. R stays orthogonal, so that R W0 keeps the singular values of W0 and the angles between the
-pretrained features.
+is lost at the start. R stays orthogonal, so that R W0 keeps the singular values of W0 and the angles between its
+columns, one for each pixel. The angles between its rows, the features, may change.
 
     python examples/adapter.py
 
