@@ -107,14 +107,14 @@ class GPT(nn.Module):
 
 
 def text() -> tuple[Tensor, int]:
-    """The help texts of Python as numbers of characters, and the number of different characters."""
+    """The help topics of this version of Python as numbers of characters, and the number of different characters."""
     joined = "".join(pydoc_data.topics.topics[name] for name in sorted(pydoc_data.topics.topics))
     numbers = {character: number for number, character in enumerate(sorted(set(joined)))}
     return torch.tensor([numbers[character] for character in joined]), len(numbers)
 
 
 def transformer(width: int, heads: int, context: int) -> Callable[..., Made]:
-    """Next characters of Python's help texts; the cross-entropy on the last tenth in nats a character."""
+    """Next characters of Python's help topics; the cross-entropy on the last tenth in nats a character."""
 
     def make(seed: int, chunks: int = 1) -> Made:
         numbers, symbols = text()
@@ -272,9 +272,9 @@ def adapter(pretraining: int) -> Callable[[int], Made]:
     return make
 
 
-GRID = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
-SLOW, MIDDLE, FAST = ({"adam": GRID[start : start + 4]} for start in (0, 1, 3))
-"""Grids of rates: the best rate of nearly every contestant is inside of the grid of its case."""
+GRID = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+SLOW, MIDDLE, FAST = ({"adam": GRID[start:end]} for start, end in ((0, 6), (3, 8), (4, 9)))
+"""Grids of rates. ``docs/does-it-help.md`` names the contestants whose best rate is at an end of their grid."""
 HEADS = 4
 CASES = {
     "recurrent-relu": Problem(
