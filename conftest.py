@@ -8,7 +8,9 @@ import torch
 from hypothesis import settings
 from lightning.pytorch import seed_everything
 
-# Small matrices: threads would only fight. Hypothesis repeats the same examples on every machine.
+# Small matrices: threads would only fight, also in processes that tests start. Hypothesis repeats the same examples on
+# every machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
 settings.register_profile("project", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("project")
