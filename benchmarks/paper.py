@@ -25,6 +25,8 @@ from typing import Any
 
 import yaml
 
+from benchmarks.runner import read
+
 ROOT = Path(__file__).parents[1]
 COLUMNS = ("run", "seed", "epoch", "step", "split", "figure", "minutes")
 """The columns of the curves. A finished run has rows of its validation, and one of its test."""
@@ -106,7 +108,7 @@ def train(table: Table, run: dict[str, Any], seed: int, output: Path, until: flo
 
 def curve(table: Table, home: Path) -> Iterator[tuple[int, int, str, float]]:
     """The rows (epoch, step, split, figure) of a run: of its validations, and of its test if it is finished."""
-    rows = [row for path in sorted(home.glob("part_*/metrics.csv")) for row in _read(path)]
+    rows = [row for path in sorted(home.glob("part_*/metrics.csv")) for row in read(path)]
     for split, metric in (("val", table.curve), ("test", table.figure)):
         # The last row of a step counts: a run that goes on repeats what came after its checkpoint.
         found = {int(row["step"]): row for row in rows if row.get(metric)}
@@ -118,7 +120,7 @@ def curve(table: Table, home: Path) -> Iterator[tuple[int, int, str, float]]:
 
 def _keep(table: Table, name: str, seed: int, home: Path) -> None:
     """Replace the rows of a run in the file of the curves."""
-    others = [row for row in _read(table.file) if (row["run"], row["seed"]) != (name, str(seed))]
+    others = [row for row in read(table.file) if (row["run"], row["seed"]) != (name, str(seed))]
     minutes = f"{float((home / 'minutes.txt').read_text()):.1f}"
     values = ((name, seed, *row[:3], f"{row[3]:.4g}", minutes) for row in curve(table, home))
     rows = [*others, *(dict(zip(COLUMNS, each, strict=True)) for each in values)]
@@ -131,13 +133,6 @@ def _keep(table: Table, name: str, seed: int, home: Path) -> None:
     partial.rename(table.file)
 
 
-def _read(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def markdown(table: Table) -> Iterator[str]:
     """The lines of a table: the median of the test and its range over the seeds.
 
@@ -145,7 +140,7 @@ def markdown(table: Table) -> Iterator[str]:
     """
     yield "| run | published | measured | seeds | epochs | minutes | command |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
-    rows = _read(table.file)
+    rows = read(table.file)
     for run in table.runs:
         own = [row for row in rows if row["run"] == run["name"]]
         last = {row["seed"]: row for row in own}.values()  # the test, or the last validation
@@ -183,7 +178,7 @@ def main() -> None:
             print(f"{table.title}\n\n" + "\n".join(markdown(table)) + "\n")
         return
     until = time.monotonic() + 60 * options.minutes
-    done = {(t.key, row["run"], int(row["seed"])) for t in chosen for row in _read(t.file) if row["split"] == "test"}
+    done = {(t.key, row["run"], int(row["seed"])) for t in chosen for row in read(t.file) if row["split"] == "test"}
     missing = [
         (table, run, seed)
         for seed in range(options.seeds)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import paper
+from benchmarks.runner import read
 from tests.support.commands import run
 
 RUN = {"name": "a run", "fit": "--config copying", "published": "solved"}
@@ -70,7 +71,7 @@ def test_a_run_is_trained_and_goes_on_where_it_was_interrupted(table, tmp_path):
     short, long = ({**RUN, "fit": f"{fit} {epochs}"} for epochs in (1, 3))
     for each in (short, long):
         paper.train(table, each, 0, tmp_path / "runs", time.monotonic() + 100)
-    rows = paper._read(table.file)
+    rows = read(table.file)
     assert [row["split"] for row in rows] == ["val", "val", "val", "test"]
     assert [row["step"] for row in rows] == ["49", "99", "149", "150"]
     assert float(rows[-1]["minutes"]) > 0
