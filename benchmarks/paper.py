@@ -84,7 +84,7 @@ def train(table: Table, run: dict[str, Any], seed: int, output: Path, until: flo
         return
     home = output / table.key / re.sub(r"\W+", "_", run["name"]) / f"seed_{seed}"
     home.mkdir(parents=True, exist_ok=True)
-    part = f"part_{len(list(home.glob('part_*.txt')))}"
+    part = f"part_{len(list(home.glob('part_*.txt'))):03}"
     last = max(home.glob("part_*/checkpoints/last*.ckpt"), key=lambda path: path.stat().st_mtime, default=None)
     words = [*shlex.split(command(run, seed))[1:], *(["--ckpt_path", str(last)] if last else [])]
     words += ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", str(home), "--trainer.logger.name", ""]
@@ -120,11 +120,11 @@ def curve(table: Table, home: Path) -> Iterator[tuple[int, int, str, float]]:
 
 def _keep(table: Table, name: str, seed: int, home: Path) -> None:
     """Replace the rows of a run in the file of the curves."""
-    others = [row for row in read(table.file) if (row["run"], row["seed"]) != (name, str(seed))]
+    order = [run["name"] for run in table.runs]
+    others = [row for row in read(table.file) if (row["run"], row["seed"]) != (name, str(seed)) and row["run"] in order]
     minutes = f"{float((home / 'minutes.txt').read_text()):.1f}"
     values = ((name, seed, *row[:3], f"{row[3]:.4g}", minutes) for row in curve(table, home))
     rows = [*others, *(dict(zip(COLUMNS, each, strict=True)) for each in values)]
-    order = [run["name"] for run in table.runs]
     partial = table.file.with_suffix(".partial")
     with partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import sys
 from functools import cache
 
 from torch import Tensor
@@ -15,8 +14,8 @@ _HUGE = 1 << 21  # the size of a huge page of Linux on x86-64, in bytes
 def empty(*size: int, like: Tensor) -> Tensor:
     """An uninitialised tensor of the dtype and on the device of another, in huge pages where Linux has them.
 
-    The system clears the memory of a large tensor page by page when it is first written. With pages of 4 kB this takes
-    longer than many products: 18 of 33 ms of a recurrence over 784 steps with B = 128 and N = 116.
+    The system clears the memory of a large tensor page by page when it is first written. With pages of 4 kB this can
+    take as long as a whole recurrence; ``benchmarks/NOTES.md`` has the figures.
     """
     tensor = like.new_empty(size)
     if tensor.device.type == "cpu" and tensor.nbytes >= 2 * _HUGE and (madvise := _madvise()) is not None:
@@ -28,7 +27,7 @@ def empty(*size: int, like: Tensor) -> Tensor:
 
 @cache
 def _madvise() -> ctypes._NamedFuncPointer | None:
-    if sys.platform != "linux":
+    if not hasattr(mmap, "MADV_HUGEPAGE"):  # not on macOS and Windows
         return None
     madvise = ctypes.CDLL(None).madvise
     madvise.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int

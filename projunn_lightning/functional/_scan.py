@@ -73,7 +73,7 @@ def scan_backward(
     """The gradients of input (if it needs one), state, weight_ih, weight_hh and bias (if there is one)."""
     conjugate_ih, conjugate_hh = weight_ih.conj().resolve_conj(), weight_hh.conj().resolve_conj()
     grad_input = torch.empty_like(input, memory_format=torch.contiguous_format) if needs_input else input.new_empty(0)
-    grad_state = torch.empty_like(states[0])
+    grad_state = states.new_zeros(states.shape[1:])
 
     def run(part: slice, steps: Steps) -> tuple[Tensor, Tensor, Tensor]:
         """The gradients of the weights and of the bias, summed over a part of the batch."""
@@ -82,8 +82,8 @@ def scan_backward(
             torch.zeros_like(weight, memory_format=torch.contiguous_format) for weight in (weight_ih, weight_hh)
         )
         grad_bias = states.new_empty(0) if bias is None else torch.zeros_like(bias)
-        carry = torch.zeros_like(states[0, part])  # the gradient that later chunks pass to a chunk's last state
-        length = min(_length(carry), len(states))
+        carry = grad_state[part]  # the gradient that later chunks pass to a chunk's last state
+        length = max(1, min(_length(carry), len(states)))
         buffers = states.new_empty(3, length, *carry.shape)  # new memory for every chunk would take as long as the work
         for start in steps(reversed(range(0, len(states), length))):
             chunk = slice(start, start + length)
@@ -93,31 +93,31 @@ def scan_backward(
             previous[1:] = h[:-1]
             delta.copy_(grad[chunk, part])
             delta[-1] += carry
-            flat, inputs, befores = (each.flatten(0, 1) for each in (delta, x, previous))
+            inputs, befores = x.flatten(0, 1), previous.flatten(0, 1)
             if nonlinearity == "modrelu" and h.is_complex():
                 assert bias is not None
                 # z is computed again, because |h| - b is no accurate value of a small |z|.
                 torch.mm(inputs, weight_ih.mT, out=other.flatten(0, 1)).addmm_(befores, weight_hh.mT)
-                factors = _complex_modrelu(other, bias)
+                phase, factors = _complex_modrelu(other, bias)
+                grad_z = _walk_back_(delta, conjugate_hh, factors, phase, out=other)
             else:
-                factors = _derivative(h, nonlinearity, other)
-            _walk_back_(delta, conjugate_hh, factors)
-            carry = delta[0] @ conjugate_hh
-            grad_hh.addmm_(flat.mH, befores)
-            grad_ih.addmm_(flat.mH, inputs)
-            if needs_input:
-                grad_input[chunk, part] = delta @ conjugate_ih
-            if bias is not None:
+                grad_z = _walk_back_(delta, conjugate_hh, _derivative(h, nonlinearity, other))
                 if nonlinearity == "modrelu":
-                    # The conjugate phase; where h = 0, the gradient is 0 too.
-                    delta.mul_(factors[0] if h.is_complex() else torch.sgn(h, out=other))
+                    delta = torch.sgn(h, out=other).mul_(delta)
+            carry = grad_z[0] @ conjugate_hh
+            grad_hh.addmm_(grad_z.flatten(0, 1).mH, befores)
+            grad_ih.addmm_(grad_z.flatten(0, 1).mH, inputs)
+            if needs_input:
+                grad_input[chunk, part] = grad_z @ conjugate_ih
+            if bias is not None:
                 grad_bias += (delta if bias.is_complex() else delta.real).sum((0, 1))
         grad_state[part] = carry
         return grad_ih, grad_hh, grad_bias
 
     with torch.autocast(grad.device.type, enabled=False):
         grads = in_parts(run, states.shape[1], _divisions(states))
-    # The order of the sum is fixed, so that its rounding is the same from run to run.
+    # The order of the sum is fixed, so that its rounding is the same from run to run. It makes ordinary tensors of the
+    # inference tensors of the parts.
     grad_ih, grad_hh, grad_bias = (functools.reduce(torch.add, each) for each in zip(*grads, strict=True))
     return grad_input, grad_state, grad_ih.conj().resolve_conj(), grad_hh.conj().resolve_conj(), grad_bias
 
@@ -142,9 +142,10 @@ def _divisions(states: Tensor) -> int:
     """The number of parts of the batch that are computed at the same time: the number of torch's threads, or 1.
 
     Several parts save the waiting of torch's threads for each other, which is long where other processes use the cores
-    too. They pay if the products of a step take longer than its calls, for which the threads take turns to hold
-    Python's lock; if the weight fits into the cache of a core; and if the whole is long beside the few milliseconds for
-    which torch's own threads keep their cores busy after their last work. ``benchmarks/NOTES.md`` has the figures.
+    too. They pay under three conditions, for which ``benchmarks/NOTES.md`` has the figures. The products of a step take
+    longer than its calls, because the threads take turns to hold Python's lock. The whole is long beside the few
+    milliseconds for which torch's own threads keep their cores busy after their last work. The weight fits into the
+    cache of a core.
     """
     (time, batch, size), threads = states.shape, torch.get_num_threads()
     step = batch // threads * size**2 * (4 if states.is_complex() else 1)  # multiplications in a step of a part
@@ -155,12 +156,12 @@ def _divisions(states: Tensor) -> int:
 def _activate_(z: Tensor, nonlinearity: str, bias: Tensor | None, scratch: Tensor) -> None:
     if nonlinearity == "modrelu":
         assert bias is not None
+        torch.abs(z, out=scratch)
         if z.is_complex():
-            modulus = _modulus(z, out=scratch)
-            scale = torch.add(modulus, bias).relu_()
-            z.mul_(scale.div_(modulus.clamp_min_(torch.finfo(modulus.dtype).tiny ** 0.5)))  # 0 for z = 0
+            scale = torch.add(scratch, bias).relu_()
+            z.mul_(scale.div_(scratch.clamp_min_(_tiny(scratch))))  # 0 for z = 0
         else:
-            torch.abs(z, out=scratch).add_(bias).relu_()
+            scratch.add_(bias).relu_()
             z.sgn_().mul_(scratch)
     elif nonlinearity == "relu":
         _reals(z).relu_()
@@ -178,46 +179,52 @@ def _derivative(h: Tensor, nonlinearity: str, out: Tensor) -> tuple[Tensor, ...]
     return (torch.ne(h, 0, out=out),) if nonlinearity == "modrelu" else ()
 
 
-def _complex_modrelu(z: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
-    """The derivative of complex modReLU at z, as factors for :func:`_walk_back_`.
+def _complex_modrelu(z: Tensor, bias: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The derivative of complex modReLU at z, as a phase and factors for :func:`_walk_back_`.
 
     It keeps the radial part of a gradient and scales the part along the circle by ``s = (|z| + b) / |z|``. So the
-    gradient is turned by the conjugate phase, its imaginary part is scaled, and it is turned back.
+    gradient is turned by the conjugate phase, which makes its real part the gradient of b. Its imaginary part is
+    scaled, and the result is turned back. Where the forward pass clamps a tiny |z|, the derivative is taken as 0.
     """
-    modulus = _modulus(z, out=torch.empty_like(z.real))
+    modulus = z.abs()
     value = (modulus + bias).relu_()
-    on = (value > 0) & (modulus > 0)
-    inverse = modulus.reciprocal_()
-    phase = z * torch.where(on, inverse, 0)
-    scales = torch.stack([on, torch.where(on, value.mul_(inverse), 0)], dim=-1)
-    return phase.conj().resolve_conj(), scales, phase
+    on = (value > 0) & (modulus > _tiny(modulus))
+    inverse = torch.where(on, modulus.reciprocal_(), 0)
+    phase = z * inverse
+    return phase, (phase.conj().resolve_conj(), torch.stack([on, value.mul_(inverse)], dim=-1))
 
 
-def _modulus(z: Tensor, out: Tensor) -> Tensor:
-    """``|z|``, from the squares of its parts. Vectorised code does this, and ``torch.abs`` takes twice as long."""
-    squares = torch.view_as_real(z).square()
-    return torch.add(squares[..., 0], squares[..., 1], out=out).sqrt_()
+def _tiny(x: Tensor) -> float:
+    return float(torch.finfo(x.dtype).tiny ** 0.5)
 
 
-def _walk_back_(delta: Tensor, conjugate: Tensor, factors: tuple[Tensor, ...]) -> None:
-    """Turn the gradients of a chunk's states into the gradients of ``W_ih x + W_hh h``.
+def _walk_back_(
+    delta: Tensor,
+    conjugate: Tensor,
+    factors: tuple[Tensor, ...],
+    phase: Tensor | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """The gradients of ``W_ih x + W_hh h`` in a chunk, from the gradients of its states.
 
-    It goes from the last time step to the first and works in place. The factors of the derivative of f multiply a
-    gradient in turn. A real factor multiplies its real and imaginary parts.
+    It goes from the last time step to the first. The factors of the derivative of f multiply a gradient in turn, in
+    place. A real factor multiplies its real and imaginary parts. With a phase, the product with it is written to
+    ``out``, and the gradients in ``delta`` stay in the frame of the phase.
     """
+    grads = delta if out is None else out
     targets = [delta if factor.is_complex() else _reals(delta) for factor in factors]
-    pairs = [
-        list(zip(target.unbind(), factor.unbind(), strict=True))
-        for target, factor in zip(targets, factors, strict=True)
-    ]
+    steps = [list(zip(x.unbind(), factor.unbind(), strict=True)) for x, factor in zip(targets, factors, strict=True)]
     after = None
-    for t, now in reversed(list(enumerate(delta.unbind()))):
+    for t, (now, result) in reversed(list(enumerate(zip(delta.unbind(), grads.unbind(), strict=True)))):
         if after is not None:
             now.addmm_(after, conjugate)
-        for pair in pairs:
-            target, factor = pair[t]
+        for step in steps:
+            target, factor = step[t]
             target.mul_(factor)
-        after = now
+        if phase is not None:
+            torch.mul(now, phase[t], out=result)
+        after = result
+    return grads
 
 
 def _reals(z: Tensor) -> Tensor:

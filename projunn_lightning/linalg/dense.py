@@ -13,8 +13,9 @@ from projunn_lightning.linalg.small import identity
 
 _SMALL = 1 << 14  # matrices with at most this many entries fit into a cache, so the order of access does not matter
 _LARGE = 1 << 18  # matrices with more entries are multiplied in blocks
-_BLOCK = 1 << 16  # the number of entries of such a block
-_CACHE = 1 << 20  # the number of entries of a block to which columns are added
+_ROWS = 256  # matrices with fewer rows are not
+_BLOCK = 1 << 16  # the number of entries of a block, which is read once by each core
+_CACHE = 1 << 20  # the number of entries of a block to which columns are added, which all cores share
 _FEW = 12  # up to this number of columns the transposed product is faster (measured with MKL, N = 512 to 4096)
 _FAR = 0.5  # below this |W^H W - I|_F, every singular value is so close to 1 that Newton-Schulz converges
 
@@ -62,9 +63,9 @@ class Dense(Matrices):
         # or for few columns, BLAS takes up to five times as long as for the transposed product.
         ordered, few = w.stride(-1) == 1, x.shape[-1] <= _FEW
         if _in_blocks(w) and ordered and few:
-            return _by_rows(w, x)
-        if _in_blocks(w) and w.stride(-2) == 1:
-            return _by_columns(w.mT, x)
+            return _times(w, x)
+        if _in_blocks(w.mT) and w.stride(-2) == 1 and x.shape[-1] * 16 <= w.shape[-1]:
+            return _transposed_times(w.mT, x)
         return w @ x.contiguous() if ordered and not few else (x.mT.contiguous() @ w.mT).mT
 
     def add_product(self, left: Tensor, right: Tensor, out: Self) -> None:
@@ -164,25 +165,26 @@ def _single(x: Tensor) -> Tensor:
 
 
 def _in_blocks(w: Tensor) -> bool:
-    """Whether BLAS multiplies blocks of rows faster than the whole matrix; ``benchmarks/NOTES.md`` has the figures.
+    """Whether W is large enough to be multiplied in blocks of rows; ``benchmarks/NOTES.md`` has the figures.
 
-    It multiplies a matrix by few columns on one thread, and a stack of matrices on all threads.
+    BLAS uses one thread for a matrix times few columns, and all threads for a stack of matrices.
     """
-    return w.ndim == 2 and w.numel() > _LARGE and w.device.type == "cpu" and torch.get_num_threads() > 1
+    large = w.ndim == 2 and w.numel() > _LARGE and len(w) >= _ROWS
+    return large and w.device.type == "cpu" and torch.get_num_threads() > 1
 
 
-def _by_rows(w: Tensor, x: Tensor) -> Tensor:
+def _times(w: Tensor, x: Tensor) -> Tensor:
     """``W X`` in blocks of rows that fit into a core's cache, for a W with contiguous rows."""
-    count = w.numel() // _BLOCK
+    count = min(w.numel() // _BLOCK, len(w) // 8)
     rows, xt = len(w) // count, x.mT.contiguous()
     head = rows * count
     y = torch.bmm(xt.expand(count, *xt.shape), w[:head].unflatten(0, (count, rows)).mT).mT.flatten(0, 1)
     return y if head == len(w) else torch.cat([y, (xt @ w[head:].mT).mT])
 
 
-def _by_columns(w: Tensor, x: Tensor) -> Tensor:
-    """``W^T X`` in blocks of rows, for a W with contiguous rows."""
-    count = max(8, 64 // x.shape[-1])  # the products of the blocks, which are added up, have 64 columns or 8 X
+def _transposed_times(w: Tensor, x: Tensor) -> Tensor:
+    """``W^T X`` in blocks of rows, for a W with contiguous rows. The products of the blocks are added up."""
+    count = 8 * max(1, 8 // max(1, x.shape[-1]))  # together the products are as wide as 64 columns, or as 8 times X
     rows, xt = len(w) // count, x.mT
     head = rows * count
     y = torch.bmm(xt[:, :head].unflatten(1, (count, rows)).movedim(1, 0), w[:head].unflatten(0, (count, rows))).sum(0)
@@ -191,7 +193,7 @@ def _by_columns(w: Tensor, x: Tensor) -> Tensor:
 
 def _in_columns(w: Tensor, left: Tensor) -> bool:
     """Whether one column after the other is added faster than all by ``addmm``; the notes have the figures."""
-    narrow = left.shape[-1] * left.element_size() <= 16
+    narrow = 0 < left.shape[-1] * left.element_size() <= 16
     return narrow and w.ndim == 2 and w.numel() > _LARGE and w.device.type == "cpu"
 
 

@@ -112,6 +112,19 @@ class TestIsTheLoopWrittenOut:
         torch.testing.assert_close(fast, plain, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("scale", [1e-12, 1e-6, 1e15, 1e25])
+def test_complex_modrelu_is_as_accurate_for_very_small_and_very_large_numbers(scale):
+    tensors = [x.detach() for x in arguments("modrelu", torch.complex64, time=3)]
+    tensors[0] *= scale
+    tensors[1] *= scale
+    tensors[4] = tensors[4].abs() + 1
+    tensors = [x.requires_grad_() for x in tensors]
+    grad = torch.randn(3, 3, 5, dtype=torch.complex64)
+    fast, plain = (gradients(run, tensors, "modrelu", grad) for run in (recurrence, written_out))
+    for found, expected in zip(fast, plain, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.detach().abs().max()))
+
+
 @pytest.mark.parametrize("nonlinearity", NONLINEARITIES[1:])
 def test_has_no_bias_if_none_is_given(nonlinearity):
     tensors = arguments(nonlinearity, bias=False)

@@ -1,11 +1,15 @@
 """Parts of a batch in several threads."""
 
+import gc
 import itertools
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+import weakref
 
 import pytest
 import torch
@@ -67,6 +71,22 @@ class TestAnotherProcess:
             assert pool.apply_async(starts).get(timeout=60) == [0, 2]
 
 
+AT_THE_END = """
+import threading, time
+from tests.functional.test_threads import starts
+
+def later():
+    time.sleep(0.5)  # the main thread has ended by then
+    print(starts())
+
+threading.Thread(target=later).start()
+"""
+
+
+def test_the_present_thread_takes_the_parts_while_the_interpreter_shuts_down():
+    assert subprocess.run([sys.executable, "-c", AT_THE_END], capture_output=True, check=True).stdout == b"[0, 2]\n"
+
+
 class TestAnException:
     def test_of_a_part_stops_the_others_and_is_raised(self):
         def run(part, steps):
@@ -91,6 +111,22 @@ class TestAnException:
         with pytest.raises(KeyboardInterrupt):
             in_parts(run, 2, 2)
         assert len(ended) == 2
+
+    def test_does_not_keep_the_tensors_of_the_parts(self):
+        kept = []
+
+        def run(part, steps):
+            large = torch.ones(3)
+            kept.append(weakref.ref(large))
+            raise MemoryError
+
+        gc.disable()
+        try:
+            with pytest.raises(MemoryError):
+                in_parts(run, 2, 2)
+            assert all(each() is None for each in kept)
+        finally:
+            gc.enable()
 
     def test_leaves_the_threads_usable(self):
         self.test_of_a_part_stops_the_others_and_is_raised()

@@ -5,7 +5,7 @@ import torch
 
 from projunn_lightning.linalg import Dense
 
-SHAPES = [(701, 600), (3, 90_000), (90_000, 3), (100, 90), (2, 600, 500)]
+SHAPES = [(701, 600), (3, 90_000), (90_000, 3), (100, 90), (64, 5000), (2, 600, 500)]
 
 
 @pytest.fixture(params=[1, 2])
@@ -17,7 +17,7 @@ def threads(request):
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("width", [1, 3, 40])
+@pytest.mark.parametrize("width", [0, 1, 3, 40])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 class TestThinFactors:

@@ -38,7 +38,7 @@ class Update:
     def omega(self, x: Tensor, pulled: Tensor | None = None) -> Tensor:
         """``Omega X`` for a thin X ``(*, rows, k)``, by two products with D and, unless D is skew, two with W.
 
-        One of these is ``W^H X``. A caller that has it passes it as ``pulled``.
+        One of these is ``W^H X``. A caller that has it passes it as ``pulled``, which a skew D does not need.
         """
         d, w = self.d.tall(), self.w.tall()
         if self.skew:
