@@ -139,10 +139,16 @@ class TestConfigs:
 
     @pytest.mark.parametrize("path", STRATEGIES, ids=lambda path: path.stem)
     def test_run(self, world, path, tmp_path):
-        steps = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=3", "--trainer.limit_val_batches=1"]
-        small = ["--data.batch_size=4", "--data.delay=3", "--trainer.limit_test_batches=1", "--trainer.accelerator=cpu"]
+        steps = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=3", "--trainer.val_check_interval=3"]
+        small = [
+            "--data.batch_size=4",
+            "--data.delay=3",
+            "--trainer.limit_val_batches=1",
+            "--trainer.limit_test_batches=1",
+            "--trainer.accelerator=cpu",
+        ]
         here = ["--trainer.devices=2", "--trainer.num_nodes=1", "--trainer.enable_progress_bar=false"]
-        configs = [f"--config={CONFIGS / 'copying.yaml'}", f"--config={path}"]
+        configs = [f"--config={CONFIGS / 'copying_1000.yaml'}", f"--config={path}"]
         world(distributed_runs.command, tmp_path, "fit", *configs, *steps, *small, *here)
         assert list(tmp_path.rglob("*.ckpt"))
 
