@@ -239,6 +239,7 @@ def test_the_certified_accuracies_are_written_for_each_epoch_and_finished_contes
 ):
     path = tmp_path / "certified.csv"
     options = ["--source", "rendered-digits", "--epochs", "1", "--batches", "1", "--width", "2", "--output", str(path)]
+    monkeypatch.setattr(certified, "CONVOLUTIONS", dict(certified.CONVOLUTIONS))  # other tests see the registry
     monkeypatch.setattr("sys.argv", ["certified", "OrthogonalConv2d", *options])
     certified.main()
     written = path.read_text()

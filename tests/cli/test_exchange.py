@@ -36,7 +36,7 @@ def test_every_layer_runs_in_the_place_of_another(rnn):
 )
 def test_an_option_that_the_new_layer_does_not_have_is_left_out_with_a_warning(way):
     assert warned("--config", "copying", *way) == {
-        "model.nonlinearity is left out, found 'relu': the recurrent layer 'lstm' does not accept it",
+        "model.nonlinearity is left out, found 'modrelu': the recurrent layer 'lstm' does not accept it",
         "model.init is left out, found 'henaff': the recurrent layer 'lstm' does not accept it",
     }
 
