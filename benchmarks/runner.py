@@ -228,7 +228,8 @@ def draw(problems: dict[str, Problem], path: Path, picture: Path) -> None:
         scale = "log" if max(finite) > 10 * min(finite) else "linear"
         each.set(xscale=scale, title=f"{problem}, {optimizer}", xlabel=problems[problem].unit)
         if scale == "log":
-            each.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            decades = max(finite) > 1000 * min(finite)
+            each.xaxis.set_major_locator(LogLocator(subs=(1,) if decades else (1, 2, 5)))
             each.xaxis.set_major_formatter("{x:g}")
             each.xaxis.set_minor_formatter(NullFormatter())
         each.grid(alpha=0.3)
