@@ -22,11 +22,14 @@ class BoardLogger(TensorBoardLogger):
 
     Args:
         args: positional arguments of TensorBoardLogger.
-        options: its keyword arguments.
+        options: its keyword arguments. ``flush_secs`` is at most 5.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options | {"default_hp_metric": False})
+        # An interruption by Ctrl-C can make the writer's thread miss a message. The end of the run then waits for the
+        # thread's next flush, which torch's default lets come every two minutes.
+        often = {"flush_secs": min(5, options.get("flush_secs", 5))}
+        super().__init__(*args, **options | often | {"default_hp_metric": False})
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
