@@ -25,7 +25,24 @@ RACES: dict[str, Callable[[str], list[Race]]] = {
     "convolution": layers.convolution,
     "lightning": lambda device: [training.overhead(device, delay, batch) for delay, batch in ((200, 128), (1, 2))],
 }
-ALL = [*RACES, "growth", "scaling"]
+
+
+def growth(options: argparse.Namespace, console: Console) -> None:
+    times = update.growth(options.device)
+    report.show_growth(times, console)
+    report.write_growth(times, options.output / "growth.csv")
+    if find_spec("matplotlib"):
+        report.draw_growth(times, options.output / "growth.png")
+
+
+def costs(options: argparse.Namespace, console: Console) -> None:
+    found = scaling.scaling()
+    report.show_scaling(found, console)
+    report.write_scaling(found, options.output / "scaling.csv")
+
+
+SWEEPS: dict[str, Callable[[argparse.Namespace, Console], None]] = {"growth": growth, "scaling": costs}
+ALL = [*RACES, *SWEEPS]
 
 
 def main() -> None:
@@ -52,17 +69,8 @@ def main() -> None:
     ]:
         console.print(f"without {', '.join(missing)}: pip install -c constraints.txt -e '.[benchmarks]'")
     for key in which:
-        if key == "growth":
-            times = update.growth(options.device)
-            report.show_growth(times, console)
-            report.write_growth(times, options.output / "growth.csv")
-            if find_spec("matplotlib"):
-                report.draw_growth(times, options.output / "growth.png")
-            continue
-        if key == "scaling":
-            costs = scaling.scaling()
-            report.show_scaling(costs, console)
-            report.write_scaling(costs, options.output / "scaling.csv")
+        if key in SWEEPS:
+            SWEEPS[key](options, console)
             continue
         races = RACES[key](options.device)
         for race in races:

@@ -276,21 +276,17 @@ GRID = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 SLOW, MIDDLE, FAST = ({"adam": GRID[start:end]} for start, end in ((0, 6), (3, 8), (4, 9)))
 """Grids of rates. ``docs/does-it-help.md`` names the contestants whose best rate is at an end of their grid."""
 HEADS = 4
-CASES = {
-    "recurrent-relu": Problem(
-        study.copying(10, 64, partial(elman, "relu")),
+RNNS = {
+    f"recurrent-{nonlinearity}": Problem(
+        study.copying(10, 64, partial(elman, nonlinearity)),
         1500,
         SLOW,
         "share of the baseline's loss",
         PLAIN | constrained() | RECURRENT,
-    ),
-    "recurrent-tanh": Problem(
-        study.copying(10, 64, partial(elman, "tanh")),
-        1500,
-        SLOW,
-        "share of the baseline's loss",
-        PLAIN | constrained() | RECURRENT,
-    ),
+    )
+    for nonlinearity in ("relu", "tanh")
+}
+CASES = RNNS | {
     "gated": Problem(
         study.adding(20, 64, gated), 1000, MIDDLE, "share of the baseline's error", PLAIN | constrained() | RECURRENT
     ),

@@ -89,13 +89,18 @@ class Problem:
 COLUMNS = ("problem", "optimizer", "contestant", "rate", "seed", "figure", "seconds", "unitarity error")
 
 
+def split(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """The parameters that are declared orthogonal, and the others that are trained."""
+    names = declared(module)
+    constrained = [p for name, p in module.named_parameters() if name in names]
+    return constrained, [p for name, p in module.named_parameters() if name not in names and p.requires_grad]
+
+
 def run(problem: Problem, optimizer: str, contestant: str, rate: float, seed: int) -> dict[str, Any]:
     """Train once; a cosine takes all rates to zero where there is more than the constrained weights to train."""
     chosen = problem.contestants[contestant]
     module, loss, evaluate = problem.make(seed, **chosen.model)
-    names = declared(module)
-    constrained = [p for name, p in module.named_parameters() if name in names]
-    others = [p for name, p in module.named_parameters() if name not in names and p.requires_grad]
+    constrained, others = split(module)
     optimizers = [OPTIMIZERS[optimizer](constrained, lr=rate)]
     if others:
         optimizers.append(OPTIMIZERS["rmsprop" if optimizer == "matrix" else optimizer](others, lr=1e-3))

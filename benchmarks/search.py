@@ -20,19 +20,15 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from torch import Tensor, nn
 
-from benchmarks.study import Reader
+from benchmarks.runner import OPTIMIZERS, split
+from benchmarks.study import CONTESTANTS, Reader
 from projunn_lightning import Projector
-from projunn_lightning.constraint import declared
 from projunn_lightning.data import PixelSequence
 from projunn_lightning.nn import UnitaryRNN
 
-METHODS: dict[str, dict[str, Any]] = {
-    "published": {"sampler": "lsi", "rank": 1, "retraction": "polar"},
-    "tangent": {"sampler": "tangent", "rank": 8},
-    "skew": {"sampler": "tangent", "rank": 8, "feedback": 0.9, "coordinates": "skew"},
-    "full": {"rank": "full"},
+METHODS = {"published": {"sampler": "lsi", "rank": 1, "retraction": "polar"}} | {
+    name: CONTESTANTS[name].settings or {} for name in ("tangent 8", "skew 8, 0.9", "full")
 }
-OPTIMIZERS = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}
 BATCH = 128
 
 
@@ -56,7 +52,7 @@ def settings(trial: optuna.Trial) -> dict[str, Any]:
     """The settings of a run, as Optuna proposes them."""
     return {
         "method": trial.suggest_categorical("method", list(METHODS)),
-        "optimizer": trial.suggest_categorical("optimizer", list(OPTIMIZERS)),
+        "optimizer": trial.suggest_categorical("optimizer", ["adam", "rmsprop"]),
         "lr": trial.suggest_float("lr", 3e-4, 1e-2, log=True),
         "divider": trial.suggest_float("divider", 0.3, 30, log=True),
         "schedule": trial.suggest_categorical("schedule", ["cosine", "one-cycle"]),
@@ -71,11 +67,9 @@ def train(images: Images, chosen: dict[str, Any], hidden: int, epochs: int, seed
     torch.manual_seed(seed)
     model = Reader(partial(UnitaryRNN, init=chosen["init"]), 1, hidden, 10)
     nn.init.uniform_(model.rnn.bias_l0, -chosen["bias"], chosen["bias"])  # type: ignore[arg-type]
-    names = declared(model)
-    constrained = [p for name, p in model.named_parameters() if name in names]
-    others = [p for name, p in model.named_parameters() if name not in names]
+    parameters = split(model)
     rates = [chosen["lr"] / chosen["divider"], chosen["lr"]]
-    groups = [{"params": each, "lr": rate} for each, rate in zip((constrained, others), rates, strict=True)]
+    groups = [{"params": each, "lr": rate} for each, rate in zip(parameters, rates, strict=True)]
     optimizer = OPTIMIZERS[chosen["optimizer"]](groups)
     steps = epochs * -(-len(images.train[0]) // BATCH)
     if chosen["schedule"] == "cosine":

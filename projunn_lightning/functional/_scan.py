@@ -8,8 +8,7 @@ gradient of each weight by one product. On a CPU, both passes divide a large bat
 
 from __future__ import annotations
 
-import functools
-from functools import partial
+from functools import partial, reduce
 
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ from projunn_lightning.functional._memory import empty
 from projunn_lightning.functional._threads import Steps, in_parts
 
 CHUNK = 1 << 18
-"""The number of entries in a chunk of the backward pass: 1 MB of float32, about the size of a core's cache."""
+"""The number of entries in a chunk of time steps: 1 MB of float32, about the size of a core's cache."""
 
 STEP, WHOLE, WEIGHT = 500_000, 600_000_000, 1 << 20
 """Limits of the rule by which the batch is divided among threads, see :func:`_divisions`. The last is in bytes."""
@@ -118,7 +117,7 @@ def scan_backward(
         grads = in_parts(run, states.shape[1], _divisions(states))
     # The order of the sum is fixed, so that its rounding is the same from run to run. It makes ordinary tensors of the
     # inference tensors of the parts.
-    grad_ih, grad_hh, grad_bias = (functools.reduce(torch.add, each) for each in zip(*grads, strict=True))
+    grad_ih, grad_hh, grad_bias = (reduce(torch.add, each) for each in zip(*grads, strict=True))
     return grad_input, grad_state, grad_ih.conj().resolve_conj(), grad_hh.conj().resolve_conj(), grad_bias
 
 
