@@ -2,7 +2,7 @@
 
 ``benchmarks/paper.yaml`` says which runs make which table. ``run`` trains those that are missing, each in a process
 of its own with one thread. It goes on where it was interrupted, and writes the curves to ``docs/results/TABLE.csv``.
-``table`` prints the tables from these files.
+``table`` prints the tables from these files, and draws ``docs/figures/TABLE.png`` of the tables that have a picture.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from typing import Any
 import yaml
 
 from benchmarks.runner import read
+from projunn_lightning.cli import plot
 
 ROOT = Path(__file__).parents[1]
-COLUMNS = ("run", "seed", "epoch", "step", "split", "figure", "minutes")
-"""The columns of the curves. A finished run has rows of its validation, and one of its test."""
+COLUMNS = ("run", "seed", "epoch", "step", "metric", "figure", "minutes")
+"""The columns of the curves. A finished run has rows of its validation, and then one of each figure of its test."""
 
 _writing = threading.Lock()
 
@@ -42,15 +43,17 @@ class Table:
         key: its name in ``paper.yaml``.
         title: its title.
         curve: the metric of the validation.
-        figure: the metric of the test.
+        figures: the columns of the table: a metric of the test for each heading, and a factor of the metric.
         runs: the runs: ``name``, ``fit`` and, if there is one, ``published``.
+        picture: whether the curves are drawn.
     """
 
     key: str
     title: str
     curve: str
-    figure: str
+    figures: dict[str, tuple[str, float]]
     runs: list[dict[str, Any]]
+    picture: bool = False
 
     @property
     def file(self) -> Path:
@@ -107,15 +110,15 @@ def train(table: Table, run: dict[str, Any], seed: int, output: Path, until: flo
 
 
 def curve(table: Table, home: Path) -> Iterator[tuple[int, int, str, float]]:
-    """The rows (epoch, step, split, figure) of a run: of its validations, and of its test if it is finished."""
+    """The rows (epoch, step, metric, figure) of a run: of its validations, and of its test if it is finished."""
     rows = [row for path in sorted(home.glob("part_*/metrics.csv")) for row in read(path)]
-    for split, metric in (("val", table.curve), ("test", table.figure)):
-        # The last row of a step counts: a run that goes on repeats what came after its checkpoint.
-        found = {int(row["step"]): row for row in rows if row.get(metric)}
-        if split == "test":
-            found = dict(list(found.items())[-1:])
-        for step, row in sorted(found.items()):
-            yield int(row["epoch"]), step, split, float(row[metric])
+    # The last row of a step counts: a run that goes on repeats what came after its checkpoint.
+    validations = {int(row["step"]): row for row in rows if row.get(table.curve)}
+    for step, row in sorted(validations.items()):
+        yield int(row["epoch"]), step, table.curve, float(row[table.curve])
+    for metric, _ in table.figures.values():
+        for row in [row for row in rows if row.get(metric)][-1:]:
+            yield int(row["epoch"]), int(row["step"]), metric, float(row[metric])
 
 
 def _keep(table: Table, name: str, seed: int, home: Path) -> None:
@@ -134,29 +137,48 @@ def _keep(table: Table, name: str, seed: int, home: Path) -> None:
 
 
 def markdown(table: Table) -> Iterator[str]:
-    """The lines of a table: the median of the test and its range over the seeds.
-
-    A run that is not finished has the last figure of its validation.
-    """
-    yield "| run | published | measured | seeds | epochs | minutes | command |"
-    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    """The lines of a table: the medians of the figures of the test, and their ranges over the seeds."""
+    heads = ["run", "published", *table.figures, "seeds", "epochs", "steps", "minutes", "command"]
+    yield from (f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads)))
     rows = read(table.file)
     for run in table.runs:
         own = [row for row in rows if row["run"] == run["name"]]
-        last = {row["seed"]: row for row in own}.values()  # the test, or the last validation
-        yield f"| {run['name']} | {run.get('published', '')} | {_measured(list(last))} | `{command(run, 0)}` |"
+        cells = [run["name"], str(run.get("published", "")), *_measured(table, own), f"`{command(run, 0)}`"]
+        yield f"| {' | '.join(cells)} |"
 
 
-def _measured(last: list[dict[str, str]]) -> str:
-    """The cells of the last rows of each seed: figure, seeds, epochs and minutes."""
-    if not last:
-        return " | ".join([""] * 4)
-    figures = sorted(float(row["figure"]) for row in last)
-    spread = f" ({figures[0]:.4g} to {figures[-1]:.4g})" if len(figures) > 1 else ""
-    unfinished = "" if all(row["split"] == "test" for row in last) else ", not finished"
-    epochs = statistics.median(int(row["epoch"]) for row in last)
-    minutes = statistics.median(float(row["minutes"]) for row in last)
-    return f"{statistics.median(figures):.4g}{spread}{unfinished} | {len(last)} | {epochs:.0f} | {minutes:.0f}"
+def _measured(table: Table, rows: list[dict[str, str]]) -> Iterator[str]:
+    """The cells of a run: its figures, seeds, epochs, steps and minutes. Seeds without a test are not finished."""
+    tested = {row["seed"] for row in rows if row["metric"] != table.curve}
+    last = {row["seed"]: row for row in rows if row["metric"] == table.curve}
+    for metric, factor in table.figures.values():
+        yield _range([factor * float(row["figure"]) for row in rows if row["metric"] == metric])
+    yield str(len(tested)) + (f" of {len(last)} finished" if len(tested) < len(last) else "")
+    yield _range([int(row["epoch"]) + 1 for row in last.values()])
+    yield _range([int(row["step"]) + 1 for row in last.values()])
+    yield _range([float(row["minutes"]) for row in last.values()])
+
+
+def _range(figures: list[float]) -> str:
+    """The median, and the range if there is one, with three digits; whole numbers with all their digits."""
+    if not figures:
+        return ""
+    low, middle, high = (_digits(each) for each in (min(figures), statistics.median(figures), max(figures)))
+    return middle if low == high else f"{middle} ({low} to {high})"
+
+
+def _digits(figure: float) -> str:
+    return f"{figure:.3g}" if abs(figure) < 100 else f"{figure:,.0f}"
+
+
+def draw(table: Table) -> None:
+    """Draw the curves of a table, a line for each run with its range over the seeds."""
+    curves: dict[str, dict[str, plot.Curve]] = {}
+    for row in read(table.file):
+        if row["metric"] == table.curve:
+            curves.setdefault(row["run"], {}).setdefault(row["seed"], {})[int(row["step"]) + 1] = float(row["figure"])
+    runs = [plot.Run(name, list(seeds.values())) for name, seeds in curves.items()]
+    plot.draw(runs, table.curve, None, ROOT / "docs" / "figures" / table.key)
 
 
 def main() -> None:
@@ -176,9 +198,11 @@ def main() -> None:
     if options.what == "table":
         for table in chosen:
             print(f"{table.title}\n\n" + "\n".join(markdown(table)) + "\n")
+            if table.picture:
+                draw(table)
         return
     until = time.monotonic() + 60 * options.minutes
-    done = {(t.key, row["run"], int(row["seed"])) for t in chosen for row in read(t.file) if row["split"] == "test"}
+    done = {(t.key, row["run"], int(row["seed"])) for t in chosen for row in read(t.file) if row["metric"] != t.curve}
     missing = [
         (table, run, seed)
         for seed in range(options.seeds)

@@ -17,23 +17,25 @@ RUN = {"name": "a run", "fit": "--config copying", "published": "solved"}
 def table(tmp_path, monkeypatch):
     monkeypatch.setattr(paper, "ROOT", tmp_path)
     (tmp_path / "docs" / "results").mkdir(parents=True)
-    return paper.Table("copying", "Copying", curve="val/loss", figure="test/loss", runs=[RUN])
+    figures = {"loss, %": ("test/loss", 100.0), "recalled": ("test/accuracy", 1.0)}
+    return paper.Table("copying", "Copying", curve="val/loss", figures=figures, runs=[RUN], picture=True)
 
 
 def log(home: Path, *lines: str) -> None:
     home.mkdir(parents=True)
-    (home / "metrics.csv").write_text("\n".join(["epoch,step,val/loss,test/loss", *lines]) + "\n")
+    (home / "metrics.csv").write_text("\n".join(["epoch,step,val/loss,test/loss,test/accuracy", *lines]) + "\n")
 
 
 class TestACurve:
     def test_goes_on_in_the_next_part_from_the_checkpoint(self, table, tmp_path):
-        log(tmp_path / "part_0", "0,99,0.5,", "1,199,0.4,")
-        log(tmp_path / "part_1", "1,199,0.3,", "2,299,0.2,", "3,300,,0.25")
+        log(tmp_path / "part_0", "0,99,0.5,,", "1,199,0.4,,")
+        log(tmp_path / "part_1", "1,199,0.3,,", "2,299,0.2,,", "3,300,,0.25,0.9")
         assert list(paper.curve(table, tmp_path)) == [
-            (0, 99, "val", 0.5),
-            (1, 199, "val", 0.3),
-            (2, 299, "val", 0.2),
-            (3, 300, "test", 0.25),
+            (0, 99, "val/loss", 0.5),
+            (1, 199, "val/loss", 0.3),
+            (2, 299, "val/loss", 0.2),
+            (3, 300, "test/loss", 0.25),
+            (3, 300, "test/accuracy", 0.9),
         ]
 
 
@@ -41,22 +43,31 @@ class TestATable:
     def rows(self, *rows: str) -> str:
         return "\n".join([",".join(paper.COLUMNS), *rows]) + "\n"
 
-    def test_has_the_median_and_the_range_over_seeds_and_the_line_that_repeats_a_run(self, table):
-        tests = [
-            f"a run,{seed},9,900,test,{figure},{minutes}" for seed, figure, minutes in [(0, 3, 5), (1, 1, 6), (2, 2, 9)]
-        ]
-        table.file.write_text(self.rows("a run,0,1,100,val,7,5", *tests))
-        *_, line = paper.markdown(table)
-        assert (
-            line == "| a run | solved | 2 (1 to 3) | 3 | 9 | 6 | `projunn fit --config copying --seed_everything 0` |"
+    def seed(self, seed: int, figure: float, minutes: float) -> list[str]:
+        metrics = {"val/loss": 7, "test/loss": figure, "test/accuracy": 0.5}
+        return [f"a run,{seed},8,1499,{metric},{value},{minutes}" for metric, value in metrics.items()]
+
+    def test_has_the_medians_and_ranges_over_seeds_and_the_line_that_repeats_a_run(self, table):
+        first = "a run,0,1,100,val/loss,7,5"
+        table.file.write_text(self.rows(first, *self.seed(0, 3, 5), *self.seed(1, 1, 6), *self.seed(2, 2, 9)))
+        heads, _, line = paper.markdown(table)
+        assert heads == "| run | published | loss, % | recalled | seeds | epochs | steps | minutes | command |"
+        assert line == (
+            "| a run | solved | 200 (100 to 300) | 0.5 | 3 | 9 | 1,500 | 6 (5 to 9) "
+            "| `projunn fit --config copying --seed_everything 0` |"
         )
 
     def test_says_what_is_not_finished_or_has_not_begun(self, table):
         *_, line = paper.markdown(table)
-        assert line.startswith("| a run | solved |  |")
-        table.file.write_text(self.rows("a run,0,1,100,val,7,5", "a run,0,2,200,val,6,5"))
+        assert line.startswith("| a run | solved |  |  | 0 |  |  |  |")
+        table.file.write_text(self.rows("a run,0,0,99,val/loss,7,5", "a run,0,1,199,val/loss,6,5", *self.seed(1, 1, 6)))
         *_, line = paper.markdown(table)
-        assert line.startswith("| a run | solved | 6, not finished | 1 | 2 | 5 |")
+        assert line.startswith("| a run | solved | 100 | 0.5 | 1 of 2 finished | 5.5 (2 to 9) |")
+
+    def test_has_a_picture_of_the_curves(self, table, tmp_path):
+        table.file.write_text(self.rows(*self.seed(0, 3, 5), *self.seed(1, 1, 6)))
+        paper.draw(table)
+        assert (tmp_path / "docs" / "figures" / "copying.png").stat().st_size > 1000
 
 
 def test_every_run_of_the_tables_is_a_valid_command():
@@ -72,6 +83,6 @@ def test_a_run_is_trained_and_goes_on_where_it_was_interrupted(table, tmp_path):
     for each in (short, long):
         paper.train(table, each, 0, tmp_path / "runs", time.monotonic() + 100)
     rows = read(table.file)
-    assert [row["split"] for row in rows] == ["val", "val", "val", "test"]
-    assert [row["step"] for row in rows] == ["49", "99", "149", "150"]
+    assert [row["metric"] for row in rows] == ["val/loss"] * 3 + ["test/loss", "test/accuracy"]
+    assert [row["step"] for row in rows] == ["49", "99", "149", "150", "150"]
     assert float(rows[-1]["minutes"]) > 0
