@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import argparse
 import math
-import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import optuna
@@ -20,15 +19,16 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from torch import Tensor, nn
 
-from benchmarks.runner import OPTIMIZERS, split
+from benchmarks.runner import OPTIMIZERS
 from benchmarks.study import CONTESTANTS, Reader
 from projunn_lightning import Projector
 from projunn_lightning.data import PixelSequence
-from projunn_lightning.nn import UnitaryRNN
+from projunn_lightning.nn import RNNS, make_rnn
 
 METHODS = {"published": {"sampler": "lsi", "rank": 1, "retraction": "polar"}} | {
     name: CONTESTANTS[name].settings or {} for name in ("tangent 8", "skew 8, 0.9", "full")
 }
+GATED = ("lstm", "gru")
 BATCH = 128
 
 
@@ -48,26 +48,32 @@ class Images:
             yield self._prepare(of[0][chosen], torch.Generator()), of[1][chosen]
 
 
-def settings(trial: optuna.Trial) -> dict[str, Any]:
-    """The settings of a run, as Optuna proposes them."""
-    return {
-        "method": trial.suggest_categorical("method", list(METHODS)),
+def settings(trial: optuna.Trial, layer: str) -> dict[str, Any]:
+    """The settings of a run of a recurrent layer, as Optuna proposes them."""
+    own: dict[str, Any] = {}
+    if layer == "projunn":
+        own["method"] = trial.suggest_categorical("method", list(METHODS))
+    if layer not in GATED:
+        own["init"] = trial.suggest_categorical("init", ["henaff", "cayley", "identity", "haar_so"])
+        own["bias"] = trial.suggest_categorical("bias", [0.0, 0.01, 0.1])
+    return own | {
         "optimizer": trial.suggest_categorical("optimizer", ["adam", "rmsprop"]),
         "lr": trial.suggest_float("lr", 3e-4, 1e-2, log=True),
         "divider": trial.suggest_float("divider", 0.3, 30, log=True),
         "schedule": trial.suggest_categorical("schedule", ["cosine", "one-cycle"]),
-        "init": trial.suggest_categorical("init", ["henaff", "cayley", "identity", "haar_so"]),
-        "bias": trial.suggest_categorical("bias", [0.0, 0.01, 0.1]),
         "clip": trial.suggest_categorical("clip", [math.inf, 1.0, 0.1]),
     }
 
 
-def train(images: Images, chosen: dict[str, Any], hidden: int, epochs: int, seed: int) -> Iterator[float]:
-    """Train, and yield the validation accuracy after each epoch."""
+def train(images: Images, layer: str, chosen: dict[str, Any], hidden: int, epochs: int, seed: int) -> Iterator[float]:
+    """Train, and yield the validation accuracy after each epoch. The divider is that of the recurrent matrices."""
     torch.manual_seed(seed)
-    model = Reader(partial(UnitaryRNN, init=chosen["init"]), 1, hidden, 10)
-    nn.init.uniform_(model.rnn.bias_l0, -chosen["bias"], chosen["bias"])  # type: ignore[arg-type]
-    parameters = split(model)
+    init = {} if layer in GATED else {"init": chosen["init"]}
+    model = Reader(lambda inputs, size: make_rnn(layer, inputs, size, batch_first=True, **init), 1, hidden, 10)
+    if "bias" in chosen:
+        nn.init.uniform_(model.rnn.bias_l0, -chosen["bias"], chosen["bias"])  # type: ignore[arg-type]
+    recurrent = {name: "weight_hh" in name or ".maps." in name for name, _ in model.named_parameters()}
+    parameters = [[p for name, p in model.named_parameters() if recurrent[name] is part] for part in (True, False)]
     rates = [chosen["lr"] / chosen["divider"], chosen["lr"]]
     groups = [{"params": each, "lr": rate} for each, rate in zip(parameters, rates, strict=True)]
     optimizer = OPTIMIZERS[chosen["optimizer"]](groups)
@@ -76,7 +82,8 @@ def train(images: Images, chosen: dict[str, Any], hidden: int, epochs: int, seed
         schedule: Any = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     else:
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, steps, cycle_momentum=False)
-    Projector(model, seed=seed, **METHODS[chosen["method"]]).attach(optimizer)
+    if layer == "projunn":
+        Projector(model, seed=seed, **METHODS[chosen["method"]]).attach(optimizer)
     for _ in range(epochs):
         for x, y in images.batches(images.train, torch.randperm(len(images.train[0])), BATCH):
             optimizer.zero_grad()
@@ -96,10 +103,11 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0, help="no run begins after this time (default: 60)")
     parser.add_argument("--epochs", type=int, default=3, help="the epochs of a run (default: 3)")
     parser.add_argument("--hidden", type=int, default=116, help="the size of the state (default: 116)")
+    parser.add_argument("--layer", choices=list(RNNS), default="projunn", help="the recurrent layer (default: projunn)")
     options = parser.parse_args()
-    images, end = Images(), time.monotonic() + 60 * options.minutes
+    images, end = Images(), monotonic() + 60 * options.minutes
     study = optuna.create_study(
-        study_name=f"permuted MNIST, N = {options.hidden}, {options.epochs} epochs",
+        study_name=f"permuted MNIST, {options.layer}, N = {options.hidden}, {options.epochs} epochs",
         storage=JournalStorage(JournalFileBackend(str(options.file))),
         sampler=optuna.samplers.TPESampler(multivariate=True, constant_liar=True, n_startup_trials=8),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
@@ -109,13 +117,15 @@ def main() -> None:
 
     def objective(trial: optuna.Trial) -> float:
         accuracy = 0.0
-        for epoch, accuracy in enumerate(train(images, settings(trial), options.hidden, options.epochs, seed=0)):
+        chosen = settings(trial, options.layer)
+        accuracies = train(images, options.layer, chosen, options.hidden, options.epochs, seed=0)
+        for epoch, accuracy in enumerate(accuracies):
             trial.report(accuracy, epoch)
             if trial.should_prune():
                 raise optuna.TrialPruned
         return accuracy
 
-    while time.monotonic() < end:
+    while monotonic() < end:
         study.optimize(objective, n_trials=1)
     done = [trial for trial in study.trials if trial.value is not None]
     for trial in sorted(done, key=lambda each: -(each.value or 0))[:10]:
