@@ -68,8 +68,8 @@ def tables() -> dict[str, Table]:
 
 
 def command(run: dict[str, Any], seed: int) -> str:
-    """The line that repeats a run."""
-    return f"projunn fit {run['fit']} --seed_everything {seed}"
+    """The line that repeats a run, in the root of the repository."""
+    return f"python -m projunn_lightning fit {run['fit']} --seed_everything {seed}"
 
 
 def train(table: Table, run: dict[str, Any], seed: int, output: Path, until: float) -> None:
@@ -94,7 +94,7 @@ def train(table: Table, run: dict[str, Any], seed: int, output: Path, until: flo
     words += ["--trainer.logger.version", part, "--trainer.enable_progress_bar", "false"]
     log = home / f"{part}.txt"
     with log.open("w") as file:
-        line, environment = [sys.executable, "-m", "projunn_lightning", *words], os.environ | {"OMP_NUM_THREADS": "1"}
+        line, environment = [sys.executable, *words], os.environ | {"OMP_NUM_THREADS": "1"}
         process = subprocess.Popen(line, stdout=file, stderr=subprocess.STDOUT, env=environment)
         try:
             process.wait(timeout=until - begun)

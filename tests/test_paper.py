@@ -54,7 +54,7 @@ class TestATable:
         assert heads == "| run | published | loss, % | recalled | seeds | epochs | steps | minutes | command |"
         assert line == (
             "| a run | solved | 200 (100 to 300) | 0.5 | 3 | 9 | 1,500 | 6 (5 to 9) "
-            "| `projunn fit --config copying --seed_everything 0` |"
+            "| `python -m projunn_lightning fit --config copying --seed_everything 0` |"
         )
 
     def test_says_what_is_not_finished_or_has_not_begun(self, table):
@@ -73,7 +73,7 @@ class TestATable:
 def test_every_run_of_the_tables_is_a_valid_command():
     for table in paper.tables().values():
         for each in table.runs:
-            assert "seed_everything: 3" in run(*shlex.split(paper.command(each, 3))[1:], "--print_config")
+            assert "seed_everything: 3" in run(*shlex.split(paper.command(each, 3))[3:], "--print_config")
 
 
 @pytest.mark.slow
