@@ -58,7 +58,7 @@ def settings(trial: optuna.Trial, layer: str) -> dict[str, Any]:
         own["bias"] = trial.suggest_categorical("bias", [0.0, 0.01, 0.1])
     return own | {
         "optimizer": trial.suggest_categorical("optimizer", ["adam", "rmsprop"]),
-        "lr": trial.suggest_float("lr", 3e-4, 1e-2, log=True),
+        "lr": trial.suggest_float("lr", 3e-4, 3e-2, log=True),
         "divider": trial.suggest_float("divider", 0.3, 30, log=True),
         "schedule": trial.suggest_categorical("schedule", ["cosine", "one-cycle"]),
         "clip": trial.suggest_categorical("clip", [math.inf, 1.0, 0.1]),
