@@ -45,6 +45,7 @@ class Table:
         curve: the metric of the validation.
         figures: the columns of the table: a metric of the test for each heading, and a factor of the metric.
         runs: the runs: ``name``, ``fit`` and, if there is one, ``published``.
+        solved: the value of the curve below which the task is solved; None for a task without one.
         picture: whether the curves are drawn.
     """
 
@@ -53,6 +54,7 @@ class Table:
     curve: str
     figures: dict[str, tuple[str, float]]
     runs: list[dict[str, Any]]
+    solved: float | None = None
     picture: bool = False
 
     @property
@@ -138,7 +140,8 @@ def _keep(table: Table, name: str, seed: int, home: Path) -> None:
 
 def markdown(table: Table) -> Iterator[str]:
     """The lines of a table: the medians of the figures of the test, and their ranges over the seeds."""
-    heads = ["run", "published", *table.figures, "seeds", "epochs", "steps", "minutes", "command"]
+    solved = ["steps until solved", "minutes until solved"] if table.solved else []
+    heads = ["run", "published", *table.figures, *solved, "seeds", "epochs", "steps", "minutes", "command"]
     yield from (f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads)))
     rows = read(table.file)
     for run in table.runs:
@@ -148,15 +151,37 @@ def markdown(table: Table) -> Iterator[str]:
 
 
 def _measured(table: Table, rows: list[dict[str, str]]) -> Iterator[str]:
-    """The cells of a run: its figures, seeds, epochs, steps and minutes. Seeds without a test are not finished."""
+    """The cells of a run: its figures, and its seeds, epochs, steps and minutes.
+
+    Seeds without a test are not finished.
+    """
+    curves: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        if row["metric"] == table.curve:
+            curves.setdefault(row["seed"], []).append(row)
     tested = {row["seed"] for row in rows if row["metric"] != table.curve}
-    last = {row["seed"]: row for row in rows if row["metric"] == table.curve}
+    last = [curve[-1] for curve in curves.values()]
     for metric, factor in table.figures.values():
         yield _range([factor * float(row["figure"]) for row in rows if row["metric"] == metric])
+    if table.solved:
+        yield from _solved(table.solved, list(curves.values()))
     yield str(len(tested)) + (f" of {len(last)} finished" if len(tested) < len(last) else "")
-    yield _range([int(row["epoch"]) + 1 for row in last.values()])
-    yield _range([int(row["step"]) + 1 for row in last.values()])
-    yield _range([float(row["minutes"]) for row in last.values()])
+    yield _range([int(row["epoch"]) + 1 for row in last])
+    yield _range([_steps(row) for row in last])
+    yield _range([float(row["minutes"]) for row in last])
+
+
+def _solved(threshold: float, curves: list[list[dict[str, str]]]) -> Iterator[str]:
+    """The cells of the steps and of the minutes until the task was solved, over the seeds that solved it."""
+    below = [[row for row in curve if float(row["figure"]) < threshold] for curve in curves]
+    solved = [(first[0], curve[-1]) for first, curve in zip(below, curves, strict=True) if first]
+    number = f", {len(solved)} of {len(curves)} seeds" if len(solved) < len(curves) else ""
+    yield _range([_steps(first) for first, _ in solved]) + number.removeprefix("" if solved else ", ")
+    yield _range([float(last["minutes"]) * _steps(first) / _steps(last) for first, last in solved])
+
+
+def _steps(row: dict[str, str]) -> int:
+    return int(row["step"]) + 1
 
 
 def _range(figures: list[float]) -> str:
@@ -176,7 +201,7 @@ def draw(table: Table) -> None:
     curves: dict[str, dict[str, plot.Curve]] = {}
     for row in read(table.file):
         if row["metric"] == table.curve:
-            curves.setdefault(row["run"], {}).setdefault(row["seed"], {})[int(row["step"]) + 1] = float(row["figure"])
+            curves.setdefault(row["run"], {}).setdefault(row["seed"], {})[_steps(row)] = float(row["figure"])
     runs = [plot.Run(name, list(seeds.values())) for name, seeds in curves.items()]
     plot.draw(runs, table.curve, None, ROOT / "docs" / "figures" / table.key)
 

@@ -2,6 +2,7 @@
 
 import shlex
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,16 @@ class TestATable:
         table.file.write_text(self.rows("a run,0,0,99,val/loss,7,5", "a run,0,1,199,val/loss,6,5", *self.seed(1, 1, 6)))
         *_, line = paper.markdown(table)
         assert line.startswith("| a run | solved | 100 | 0.5 | 1 of 2 finished | 5.5 (2 to 9) |")
+
+    def test_says_when_the_task_was_solved_and_by_how_many_seeds(self, table):
+        solved = replace(table, solved=6.0)
+        curve = ["a run,2,0,499,val/loss,6,4", "a run,2,1,999,val/loss,5,4", "a run,2,2,1999,val/loss,7,4"]
+        table.file.write_text(self.rows(*self.seed(0, 3, 5), *self.seed(1, 1, 6), *curve))
+        heads, _, line = paper.markdown(solved)
+        assert "| recalled | steps until solved | minutes until solved | seeds |" in heads
+        assert "| 0.5 | 1,000, 1 of 3 seeds | 2 | 2 of 3 finished |" in line
+        table.file.write_text(self.rows(*self.seed(0, 3, 5)))
+        assert "| 0.5 | 0 of 1 seeds |  | 1 |" in list(paper.markdown(solved))[-1]
 
     def test_has_a_picture_of_the_curves(self, table, tmp_path):
         table.file.write_text(self.rows(*self.seed(0, 3, 5), *self.seed(1, 1, 6)))
