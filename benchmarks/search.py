@@ -26,7 +26,7 @@ from projunn_lightning.data import PixelSequence
 from projunn_lightning.nn import RNNS, make_rnn
 
 METHODS = {"published": {"sampler": "lsi", "rank": 1, "retraction": "polar"}} | {
-    name: CONTESTANTS[name].settings or {} for name in ("tangent 8", "skew 8, 0.9", "full")
+    name: CONTESTANTS[name].settings or {} for name in ("tangent 8", "skew 8, 0.9", "full", "skew full")
 }
 GATED = ("lstm", "gru")
 BATCH = 128
