@@ -162,3 +162,9 @@ class TestConfigs:
 
     def test_takes_no_arguments(self):
         assert "unrecognized arguments: copying" in refused("configs", "copying")
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name.startswith("methods/")])
+def test_a_method_leaves_no_setting_of_the_config_below_it_except_the_rate(name):
+    settings = {"rank", "sampler", "retraction", "coordinates", "feedback"}
+    assert settings <= yaml.safe_load(ALL[name].read_text())["projunn"].keys() <= settings | {"lr_divider"}
