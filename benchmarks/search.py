@@ -56,6 +56,7 @@ def settings(trial: optuna.Trial, layer: str) -> dict[str, Any]:
     if layer not in GATED:
         own["init"] = trial.suggest_categorical("init", ["henaff", "cayley", "identity", "haar_so"])
         own["bias"] = trial.suggest_categorical("bias", [0.0, 0.01, 0.1])
+        own["input"] = trial.suggest_float("input", 0.1, 2, log=True)
     return own | {
         "optimizer": trial.suggest_categorical("optimizer", ["adam", "rmsprop"]),
         "lr": trial.suggest_float("lr", 3e-4, 3e-2, log=True),
@@ -70,8 +71,9 @@ def train(images: Images, layer: str, chosen: dict[str, Any], hidden: int, epoch
     torch.manual_seed(seed)
     init = {} if layer in GATED else {"init": chosen["init"]}
     model = Reader(lambda inputs, size: make_rnn(layer, inputs, size, batch_first=True, **init), 1, hidden, 10)
-    if "bias" in chosen:
+    if layer not in GATED:
         nn.init.uniform_(model.rnn.bias_l0, -chosen["bias"], chosen["bias"])  # type: ignore[arg-type]
+        nn.init.normal_(model.rnn.weight_ih_l0, std=chosen["input"])  # type: ignore[arg-type]
     recurrent = {name: "weight_hh" in name or ".maps." in name for name, _ in model.named_parameters()}
     parameters = [[p for name, p in model.named_parameters() if recurrent[name] is part] for part in (True, False)]
     rates = [chosen["lr"] / chosen["divider"], chosen["lr"]]

@@ -20,7 +20,7 @@ class FewImages(search.Images):
 
 
 SETTINGS = {"optimizer": "adam", "lr": 3e-2, "divider": 3.0, "schedule": "one-cycle", "clip": math.inf}
-UNGATED = {"init": "cayley", "bias": 0.1}
+UNGATED = {"init": "cayley", "bias": 0.1, "input": 1.0}
 
 
 @pytest.mark.parametrize(
