@@ -73,6 +73,21 @@ def test_has_the_call_and_the_values_of_torchs_rnn(nonlinearity, batch_first, un
 
 
 @every_dtype
+@pytest.mark.parametrize(("init", "variance"), [("xavier", 2 / (4 + 600)), ("kaiming", 2 / 4)])
+def test_draws_the_input_weights_with_the_variance_of_their_initialisation(dtype, init, variance):
+    def measured(weight):
+        return float(weight.detach().abs().square().mean())
+
+    torch.manual_seed(0)
+    rnn = UnitaryRNN(4, 600, input_init=init, dtype=dtype)
+    for _ in range(2):
+        assert measured(rnn.weight_ih_l0) == pytest.approx(variance, rel=0.1)
+        rnn.reset_parameters()
+    upper = UnitaryRNN(4, 50, 2, input_init=init, bidirectional=True, dtype=dtype).weight_ih_l1
+    assert measured(upper) == pytest.approx(2 / 150 if init == "xavier" else 2 / 100, rel=0.1)
+
+
+@every_dtype
 def test_keeps_the_norm_of_a_state_without_input(dtype):
     rnn = UnitaryRNN(3, 6, nonlinearity="identity", dtype=dtype)
     state = torch.randn(1, 2, 6, dtype=dtype)
@@ -130,6 +145,7 @@ def test_repr_shows_sizes_and_options():
     [
         ({"hidden_size": 0}, "hidden_size must be 1 or more, found 0"),
         ({"num_layers": 0}, "num_layers must be 1 or more, found 0"),
+        ({"input_init": "henaff"}, "unknown input_init 'henaff', expected one of xavier, kaiming"),
         ({"nonlinearity": "gelu"}, "unknown nonlinearity 'gelu', expected one of modrelu, relu, tanh, identity"),
         ({"bias": False}, "modReLU without its bias is the identity"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), found 1\.0"),
