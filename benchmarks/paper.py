@@ -139,15 +139,23 @@ def _keep(table: Table, name: str, seed: int, home: Path) -> None:
 
 
 def markdown(table: Table) -> Iterator[str]:
-    """The lines of a table: the medians of the figures of the test, and their ranges over the seeds."""
+    """The lines of a table, and below it the lines that repeat its rows with the first seed.
+
+    The table has the medians of the figures of the test, and their ranges over the seeds. A run that has not begun is
+    left out.
+    """
     solved = ["steps until solved", "minutes until solved"] if table.solved else []
-    heads = ["run", "published", *table.figures, *solved, "seeds", "epochs", "steps", "minutes", "command"]
+    heads = ["run", "published", *table.figures, *solved, "seeds", "epochs", "steps", "minutes"]
     yield from (f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads)))
     rows = read(table.file)
-    for run in table.runs:
-        own = [row for row in rows if row["run"] == run["name"]]
-        cells = [run["name"], str(run.get("published", "")), *_measured(table, own), f"`{command(run, 0)}`"]
-        yield f"| {' | '.join(cells)} |"
+    own = {run["name"]: [row for row in rows if row["run"] == run["name"]] for run in table.runs}
+    begun = [run for run in table.runs if own[run["name"]]]
+    for run in begun:
+        yield f"| {' | '.join([run['name'], str(run.get('published', '')), *_measured(table, own[run['name']])])} |"
+    yield from ("", "```sh")
+    for run in begun:
+        yield from (f"# {run['name']}", command(run, 0))
+    yield "```"
 
 
 def _measured(table: Table, rows: list[dict[str, str]]) -> Iterator[str]:
