@@ -106,7 +106,7 @@ def make_rnn(name: RNNName, input_size: int, hidden_size: int, num_layers: int =
     >>> make_rnn("dtriv", 3, 8, capacity=2)
     Traceback (most recent call last):
     projunn_lightning.errors.ProjUNNError: the recurrent layer 'dtriv' has no option 'capacity'; its options are \
-period, init, nonlinearity, bias, batch_first, dropout, bidirectional, dtype, device
+period, init, nonlinearity, bias, batch_first, dropout, bidirectional, input_init, dtype, device
     """
     one_of("recurrent layer", name, RNNS)
     layer = RNNS[name]
