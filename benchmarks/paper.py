@@ -147,15 +147,30 @@ def markdown(table: Table) -> Iterator[str]:
     solved = ["steps until solved", "minutes until solved"] if table.solved else []
     heads = ["run", "published", *table.figures, *solved, "seeds", "epochs", "steps", "minutes"]
     yield from (f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads)))
-    rows = read(table.file)
-    own = {run["name"]: [row for row in rows if row["run"] == run["name"]] for run in table.runs}
-    begun = [run for run in table.runs if own[run["name"]]]
-    for run in begun:
-        yield f"| {' | '.join([run['name'], str(run.get('published', '')), *_measured(table, own[run['name']])])} |"
+    begun = _begun(table)
+    runs = [run for run in table.runs if run["name"] in begun]
+    for run in runs:
+        yield f"| {' | '.join([run['name'], str(run.get('published', '')), *_measured(table, begun[run['name']])])} |"
     yield from ("", "```sh")
-    for run in begun:
+    for run in runs:
         yield from (f"# {run['name']}", command(run, 0))
     yield "```"
+
+
+def _begun(table: Table) -> dict[str, list[dict[str, str]]]:
+    """The rows of each run that has begun, in the order of the table."""
+    rows = read(table.file)
+    own = {run["name"]: [row for row in rows if row["run"] == run["name"]] for run in table.runs}
+    return {name: found for name, found in own.items() if found}
+
+
+def _validations(table: Table, rows: list[dict[str, str]]) -> list[list[dict[str, str]]]:
+    """The rows of the validations of a run, a list for each seed."""
+    curves: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        if row["metric"] == table.curve:
+            curves.setdefault(row["seed"], []).append(row)
+    return list(curves.values())
 
 
 def _measured(table: Table, rows: list[dict[str, str]]) -> Iterator[str]:
@@ -163,16 +178,13 @@ def _measured(table: Table, rows: list[dict[str, str]]) -> Iterator[str]:
 
     Seeds without a test are not finished.
     """
-    curves: dict[str, list[dict[str, str]]] = {}
-    for row in rows:
-        if row["metric"] == table.curve:
-            curves.setdefault(row["seed"], []).append(row)
+    curves = _validations(table, rows)
     tested = {row["seed"] for row in rows if row["metric"] != table.curve}
-    last = [curve[-1] for curve in curves.values()]
+    last = [curve[-1] for curve in curves]
     for metric, factor in table.figures.values():
         yield _range([factor * float(row["figure"]) for row in rows if row["metric"] == metric])
     if table.solved:
-        yield from _solved(table.solved, list(curves.values()))
+        yield from _solved(table.solved, curves)
     yield str(len(tested)) + (f" of {len(last)} finished" if len(tested) < len(last) else "")
     yield _range([int(row["epoch"]) + 1 for row in last])
     yield _range([_steps(row) for row in last])
@@ -183,8 +195,8 @@ def _solved(threshold: float, curves: list[list[dict[str, str]]]) -> Iterator[st
     """The cells of the steps and of the minutes until the task was solved, over the seeds that solved it."""
     below = [[row for row in curve if float(row["figure"]) < threshold] for curve in curves]
     solved = [(first[0], curve[-1]) for first, curve in zip(below, curves, strict=True) if first]
-    number = f", {len(solved)} of {len(curves)} seeds" if len(solved) < len(curves) else ""
-    yield _range([_steps(first) for first, _ in solved]) + number.removeprefix("" if solved else ", ")
+    number = f"{len(solved)} of {len(curves)} seeds" if len(solved) < len(curves) else ""
+    yield ", ".join(filter(None, (_range([_steps(first) for first, _ in solved]), number)))
     yield _range([float(last["minutes"]) * _steps(first) / _steps(last) for first, last in solved])
 
 
@@ -206,11 +218,10 @@ def _digits(figure: float) -> str:
 
 def draw(table: Table) -> None:
     """Draw the curves of a table, a line for each run with its range over the seeds."""
-    curves: dict[str, dict[str, plot.Curve]] = {}
-    for row in read(table.file):
-        if row["metric"] == table.curve:
-            curves.setdefault(row["run"], {}).setdefault(row["seed"], {})[_steps(row)] = float(row["figure"])
-    runs = [plot.Run(name, list(seeds.values())) for name, seeds in curves.items()]
+    runs = [
+        plot.Run(name, [{_steps(row): float(row["figure"]) for row in curve} for curve in _validations(table, rows)])
+        for name, rows in _begun(table).items()
+    ]
     plot.draw(runs, table.curve, None, ROOT / "docs" / "figures" / table.key)
 
 
