@@ -12,7 +12,6 @@ import csv
 import os
 import re
 import shlex
-import statistics
 import subprocess
 import sys
 import threading
@@ -25,7 +24,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.runner import read
+from benchmarks.runner import read, spread
 from projunn_lightning.cli import plot
 
 ROOT = Path(__file__).parents[1]
@@ -182,13 +181,13 @@ def _measured(table: Table, rows: list[dict[str, str]]) -> Iterator[str]:
     tested = {row["seed"] for row in rows if row["metric"] != table.curve}
     last = [curve[-1] for curve in curves]
     for metric, factor in table.figures.values():
-        yield _range([factor * float(row["figure"]) for row in rows if row["metric"] == metric])
+        yield spread([factor * float(row["figure"]) for row in rows if row["metric"] == metric])
     if table.solved:
         yield from _solved(table.solved, curves)
     yield str(len(tested)) + (f" of {len(last)} finished" if len(tested) < len(last) else "")
-    yield _range([int(row["epoch"]) + 1 for row in last])
-    yield _range([_steps(row) for row in last])
-    yield _range([float(row["minutes"]) for row in last])
+    yield spread([int(row["epoch"]) + 1 for row in last])
+    yield spread([_steps(row) for row in last])
+    yield spread([float(row["minutes"]) for row in last])
 
 
 def _solved(threshold: float, curves: list[list[dict[str, str]]]) -> Iterator[str]:
@@ -196,24 +195,12 @@ def _solved(threshold: float, curves: list[list[dict[str, str]]]) -> Iterator[st
     below = [[row for row in curve if float(row["figure"]) < threshold] for curve in curves]
     solved = [(first[0], curve[-1]) for first, curve in zip(below, curves, strict=True) if first]
     number = f"{len(solved)} of {len(curves)} seeds" if len(solved) < len(curves) else ""
-    yield ", ".join(filter(None, (_range([_steps(first) for first, _ in solved]), number)))
-    yield _range([float(last["minutes"]) * _steps(first) / _steps(last) for first, last in solved])
+    yield ", ".join(filter(None, (spread([_steps(first) for first, _ in solved]), number)))
+    yield spread([float(last["minutes"]) * _steps(first) / _steps(last) for first, last in solved])
 
 
 def _steps(row: dict[str, str]) -> int:
     return int(row["step"]) + 1
-
-
-def _range(figures: list[float]) -> str:
-    """The median, and the range if there is one, with three digits; whole numbers with all their digits."""
-    if not figures:
-        return ""
-    low, middle, high = (_digits(each) for each in (min(figures), statistics.median(figures), max(figures)))
-    return middle if low == high else f"{middle} ({low} to {high})"
-
-
-def _digits(figure: float) -> str:
-    return f"{figure:.3g}" if abs(figure) < 100 else f"{figure:,.0f}"
 
 
 def draw(table: Table) -> None:

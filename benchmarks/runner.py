@@ -202,11 +202,20 @@ def table(problems: dict[str, Problem], path: Path) -> Iterator[str]:
     yield "| problem | optimizer | contestant | median (range) | seeds | best rate | seconds |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
     for (problem, optimizer, contestant), (rate, figures, seconds) in at_best_rate(problems, path).items():
-        span = f" ({min(figures):.3g} to {max(figures):.3g})" if len(figures) > 1 else ""
-        yield (
-            f"| {problem} | {optimizer} | {contestant} | {statistics.median(figures):.3g}{span} | {len(figures)} "
-            f"| {rate:g} | {seconds:.1f} |"
-        )
+        cells = (problem, optimizer, contestant, spread(figures), str(len(figures)), f"{rate:g}", f"{seconds:.1f}")
+        yield f"| {' | '.join(cells)} |"
+
+
+def spread(figures: list[float]) -> str:
+    """The median, and the range if there is one, with three digits; whole numbers with all their digits."""
+    if not figures:
+        return ""
+    low, middle, high = (_digits(each) for each in (min(figures), statistics.median(figures), max(figures)))
+    return middle if low == high else f"{middle} ({low} to {high})"
+
+
+def _digits(figure: float) -> str:
+    return f"{figure:.3g}" if abs(figure) < 100 else f"{figure:,.0f}"
 
 
 def draw(problems: dict[str, Problem], path: Path, picture: Path) -> None:
