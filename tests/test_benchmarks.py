@@ -1,6 +1,8 @@
 """The benchmarks run, and time what they say; the timings themselves are no test."""
 
 import math
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,7 +79,10 @@ def test_contestants_take_turns():
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the memory is read from Linux's files")
 def test_the_cost_of_a_layer_grows_with_its_size(capsys):
     layers, lengths = ("UnitaryRNN", "nn.LSTM"), (20, 200, 400)
-    costs = {(layer, length): scaling.cost(layer, "T", length) for layer in layers for length in lengths}
+    # A new process has no memory that other tests have left.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        each = {(name, length): pool.submit(scaling.cost, name, "T", length) for name in layers for length in lengths}
+        costs = {key: future.result() for key, future in each.items()}
     states = 400 * 64 * 128 * 4e-6
     assert costs["UnitaryRNN", 400].mb > 0.9 * states
     assert costs["nn.LSTM", 400].mb > 4 * states  # the gates
