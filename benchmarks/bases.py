@@ -1,11 +1,12 @@
 """``python -m benchmarks.bases``: how the basis C of the tangent sampler should be chosen.
 
-The sampler takes a random sketch of the last Omega. The alternatives are registered here as samplers of their own, and
-:mod:`benchmarks.study`, whose arguments this command takes, runs them.
+The sampler takes a random sketch of the present Omega. The alternatives are registered here as samplers of their own,
+and :mod:`benchmarks.study`, whose arguments this command takes, runs them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -19,17 +20,23 @@ from projunn_lightning.linalg import Generators, orthonormalise
 TANGENT = SAMPLERS["tangent"]
 
 
-def _power(update: Update, rank: int, generator: Generators, basis: Tensor | None) -> tuple[Direction, Tensor | None]:
+def _last(update: Update, rank: int, generator: Generators, basis: Tensor | None) -> tuple[Direction, Tensor]:
+    """The next C is a random sketch of the present Omega. One product could make both, Omega [C, G]."""
+    sketch = orthonormalise(update.omega(gaussian(update.d, update.rows, rank, generator)))
+    return TANGENT.sample(update, rank, generator, basis)[0], sketch
+
+
+def _power(update: Update, rank: int, generator: Generators, basis: Tensor | None) -> tuple[Direction, Tensor]:
     """The next C is an orthonormal basis of Omega C, so that successive steps are a power iteration."""
-    direction, following = TANGENT.sample(update, rank, generator, basis)
-    return direction, following if basis is None else orthonormalise(update.omega(basis))
+    assert basis is not None
+    return TANGENT.sample(update, rank, generator, basis)[0], orthonormalise(update.omega(basis))
 
 
-def _column(update: Update, rank: int, generator: Generators, basis: Tensor | None) -> tuple[Direction, Tensor | None]:
+def _column(update: Update, rank: int, generator: Generators, basis: Tensor | None) -> tuple[Direction, Tensor]:
     """C is the basis of the power iteration, whose last column is replaced by a random one."""
-    if basis is not None:
-        basis = orthonormalise(torch.cat([basis[..., :-1], gaussian(update.d, update.rows, 1, generator)], dim=-1))
-    return _power(update, rank, generator, basis)
+    assert basis is not None
+    random = gaussian(update.d, update.rows, 1, generator)
+    return _power(update, rank, generator, orthonormalise(torch.cat([basis[..., :-1], random], dim=-1)))
 
 
 def _random(update: Update, rank: int, generator: Generators, basis: Tensor | None) -> tuple[Direction, None]:
@@ -38,17 +45,16 @@ def _random(update: Update, rank: int, generator: Generators, basis: Tensor | No
     return TANGENT.sample(update, rank, generator, c)[0], None
 
 
-def _now(update: Update, rank: int, generator: Generators, basis: Tensor | None) -> tuple[Direction, None]:
-    """C is a random sketch of the present Omega, at the cost of four further thin products."""
-    c = orthonormalise(update.omega(gaussian(update.d, update.rows, rank, generator)))
-    return TANGENT.sample(update, rank, generator, c)[0], None
+def _kept(sample: Callable[[Update, int, Generators, Tensor | None], tuple[Direction, Tensor]]) -> Sampler:
+    """A sampler whose basis the Projector keeps from step to step, from a random one on."""
+    return Sampler("", sample, basis_rows=lambda update: update.rows, of_tangent=True)
 
 
 BASES = {
-    "last sketch": TANGENT,
-    "present sketch": Sampler("", _now, of_tangent=True),
-    "power": Sampler("", _power, basis_rows=TANGENT.basis_rows, of_tangent=True),
-    "power and a random column": Sampler("", _column, basis_rows=TANGENT.basis_rows, of_tangent=True),
+    "present sketch": TANGENT,
+    "last sketch": _kept(_last),
+    "power": _kept(_power),
+    "power and a random column": _kept(_column),
     "random": Sampler("", _random, of_tangent=True),
 }
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from benchmarks import manifold
 from benchmarks.runner import Contestant, Made, Problem, main
 from projunn_lightning import orthogonal
+from projunn_lightning.functional import init
 from projunn_lightning.nn import UnitaryRNN
 
 CONTESTANTS: dict[str, Contestant] = {
@@ -60,6 +61,26 @@ def rotation(n: int) -> Callable[[int], Made]:
 
         def loss(step: int) -> Tensor:
             return 0.5 * (module.weight - target).square().sum()
+
+        def distance() -> float:
+            return float((module.weight.detach() - target).norm() / target.norm())
+
+        return module, loss, distance
+
+    return make
+
+
+def fresh(n: int) -> Callable[[int], Made]:
+    """An unknown orthogonal matrix from batches of 16 new random vectors; the relative distance to it."""
+
+    def make(seed: int) -> Made:
+        target = init.haar_so_(torch.empty(n, n), generator=torch.Generator().manual_seed(seed))
+        torch.manual_seed(seed)
+        module = orthogonal(nn.Linear(n, n, bias=False), init="haar_so")
+
+        def loss(step: int) -> Tensor:
+            x = torch.randn(16, n, generator=torch.Generator().manual_seed(10**6 * seed + step))
+            return 0.5 * (module(x) - x @ target.mT).square().mean()
 
         def distance() -> float:
             return float((module.weight.detach() - target).norm() / target.norm())
@@ -172,6 +193,7 @@ PROBLEMS = {
         "relative distance",
         CONTESTANTS,
     ),
+    "fresh 256": Problem(fresh(256), 300, {"sgd": (4.0, 8.0, 16.0, 32.0, 64.0)}, "relative distance", CONTESTANTS),
     "adding 50": Problem(adding(50, 64), 4000, RNN_RATES, "share of the baseline's error", CONTESTANTS),
     "adding 200": Problem(adding(200, 128), 6000, RNN_RATES, "share of the baseline's error", CONTESTANTS),
     "copying 50": Problem(copying(50, 64), 800, RNN_RATES, "share of the baseline's loss", CONTESTANTS),

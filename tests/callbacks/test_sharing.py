@@ -18,7 +18,7 @@ class Declared(Net):
 
 
 def test_each_callback_has_its_own_weights_and_settings():
-    model, first, second = Net(), ProjUNN("first.weight", rank=2), ProjUNN("second.weight", rank=3, sampler="tangent")
+    model, first, second = Net(), ProjUNN("first.weight", rank=2), ProjUNN("second.weight", rank=3, sampler="subspace")
     trainer(first, second).fit(model, loader())
     assert steps(first) == {"first.weight": 12}
     assert steps(second) == {"second.weight": 12}

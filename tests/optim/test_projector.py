@@ -203,7 +203,7 @@ class TestTheUpdate:
         optimizer.step()
         assert torch.equal(model.weight_hh_l0, before)
         assert projector.skipped_updates == 1
-        train(model, optimizer, (4, 2, 3), steps=2)  # the sampler's basis holds no NaN
+        train(model, optimizer, (4, 2, 3), steps=2)  # nothing that is not finite is left
         assert not torch.equal(model.weight_hh_l0, before)
         assert worst(projector) < 1e-6
         assert projector.skipped_updates == 1

@@ -90,7 +90,7 @@ def rank_k(
 @full_precision()
 def sample_tangent(
     weight: Tensor, update: Tensor, rank: int, *, generator: Generators = None, basis: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     r"""Approximate the tangent part Omega of an update at rank k by ``A = Q S Q^H``, where S is skew-Hermitian.
 
     An update D moves a unitary weight W on the manifold by Omega W, where ``Omega = (D W^H - W D^H) / 2``. The rest of
@@ -102,19 +102,19 @@ def sample_tangent(
         update: the update D, of the same shape and dtype.
         rank: k, from 1 to ``min(n, p)``.
         generator: the source of random numbers, as for :func:`rank_k`.
-        basis: C, ``(*, max(n, p), k)``, with orthonormal columns. Pass the basis that the last call returned: it spans
-            a random sketch of the last Omega, and so its strong directions. If it is None, a random basis is drawn.
+        basis: C, ``(*, max(n, p), k)``, with orthonormal columns. If it is None, C spans a random sketch of Omega, and
+            so its strong directions.
 
     Returns:
-        Q ``(*, max(n, p), m)``, S ``(*, m, m)`` with m at most 2 k, and the next basis. For a wide weight they belong
-        to its conjugate transpose. :func:`rotate` applies Q and S to a weight.
+        Q ``(*, max(n, p), m)`` and S ``(*, m, m)`` with m at most 2 k. For a wide weight they belong to its conjugate
+        transpose. :func:`rotate` applies Q and S to a weight.
 
     Raises:
         ProjUNNError: if ``rank`` is out of range, or if the shapes do not fit together.
 
     >>> import torch
     >>> weight, update = torch.eye(4), torch.ones(4, 4)  # symmetric, and so normal to the manifold at the identity
-    >>> q, s, _ = sample_tangent(weight, update, rank=2)
+    >>> q, s = sample_tangent(weight, update, rank=2)
     >>> bool(s.abs().max() < 1e-6)
     True
     """
@@ -124,10 +124,9 @@ def sample_tangent(
     if weight.shape != update.shape or (basis is not None and basis.shape != expected):
         found = f"{tuple(weight.shape)}, {tuple(update.shape)} and {None if basis is None else tuple(basis.shape)}"
         raise ProjUNNError(f"weight and update must have the same shape and the basis {expected}, found {found}")
-    turn, basis = SAMPLERS["tangent"].sample(both, rank, generator, basis)
+    turn, _ = SAMPLERS["tangent"].sample(both, rank, generator, basis)
     assert isinstance(turn, Turn)
-    assert basis is not None
-    return *turn.rotation, basis
+    return turn.rotation.q, turn.rotation.s
 
 
 @full_precision()

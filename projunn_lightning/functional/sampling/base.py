@@ -136,8 +136,8 @@ class Sampler:
 
     Attributes:
         summary: a description in one line, for help texts and tables.
-        sample: a function of the update, k, the random numbers and the last basis (None at first). It returns the
-            approximation and the next basis, which is None if the sampler keeps no basis.
+        sample: a function of the update, k, the random numbers and a basis, which is None if the sampler keeps none
+            or chooses it. It returns the approximation and the next basis, which is None if the sampler keeps none.
         basis_rows: a function that returns the number of rows of the basis ``(*, rows, k)`` for an update. It is None
             if the sampler keeps no basis.
         needs_whole: whether one process must hold the whole of D. Such a sampler is refused for sharded weights.
