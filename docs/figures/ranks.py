@@ -22,7 +22,7 @@ PICTURE = Path(__file__).with_suffix(".png")
 SIZE = 128
 EPOCHS, STEPS = 2, 256  # steps of an epoch
 EVERY = 8  # steps between two measurements
-SAMPLERS = ("lsi", "column", "subspace", "svd")
+SAMPLERS = ("tangent", "lsi", "column", "subspace", "svd")
 
 
 def learn(rank: int, sampler: str, retraction: str, steps: int) -> tuple[list[float], float]:
@@ -92,7 +92,7 @@ def main(steps: int = STEPS, energy_steps: int = 200, picture: Path = PICTURE) -
         by_sampler.plot(at, measured(4, sampler, steps=steps), label=sampler)
     for retraction in ("polar", "cayley"):
         measured(4, "lsi", retraction, steps=steps)
-    for axes, title in ((by_rank, "sampler lsi, rank k"), (by_sampler, "rank 4, four samplers")):
+    for axes, title in ((by_rank, "sampler lsi, rank k"), (by_sampler, "rank 4, five samplers")):
         axes.set(title=title, xlabel="steps", yscale="log", ylim=(1e-4, 1.5))
         axes.grid(alpha=0.3)
         axes.legend()
