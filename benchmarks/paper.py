@@ -212,6 +212,16 @@ def draw(table: Table) -> None:
     plot.draw(runs, table.curve, None, ROOT / "docs" / "figures" / table.key)
 
 
+def show(table: Table) -> None:
+    """Print a table, and draw its picture."""
+    if not table.file.exists():
+        print(f"{table.title}: no run yet, python -m benchmarks.paper run {table.key} trains them\n")
+        return
+    print(f"{table.title}\n\n" + "\n".join(markdown(table)) + "\n")
+    if table.picture:
+        draw(table)
+
+
 def main() -> None:
     """Run what is missing, or print the tables."""
     known = tables()
@@ -228,9 +238,7 @@ def main() -> None:
     chosen = [known[key] for key in options.tables or known]
     if options.what == "table":
         for table in chosen:
-            print(f"{table.title}\n\n" + "\n".join(markdown(table)) + "\n")
-            if table.picture:
-                draw(table)
+            show(table)
         return
     until = time.monotonic() + 60 * options.minutes
     done = {(t.key, row["run"], int(row["seed"])) for t in chosen for row in read(t.file) if row["metric"] != t.curve}

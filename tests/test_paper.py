@@ -73,9 +73,13 @@ class TestATable:
         table.file.write_text(self.rows(*self.seed(0, 3, 5)))
         assert "| 0.5 | 0 of 1 seeds |  | 1 |" in list(paper.markdown(solved))[2]
 
+    def test_without_a_run_says_how_to_train(self, table, capsys):
+        paper.show(table)
+        assert "Copying: no run yet, python -m benchmarks.paper run copying trains them" in capsys.readouterr().out
+
     def test_has_a_picture_of_the_curves(self, table, tmp_path):
         table.file.write_text(self.rows(*self.seed(0, 3, 5), *self.seed(1, 1, 6)))
-        paper.draw(table)
+        paper.show(table)
         assert (tmp_path / "docs" / "figures" / "copying.png").stat().st_size > 1000
 
 
