@@ -209,7 +209,8 @@ def draw(table: Table) -> None:
         plot.Run(name, [{_steps(row): float(row["figure"]) for row in curve} for curve in _validations(table, rows)])
         for name, rows in _begun(table).items()
     ]
-    plot.draw(runs, table.curve, None, ROOT / "docs" / "figures" / table.key)
+    _, svg = plot.draw(runs, table.curve, None, ROOT / "docs" / "figures" / table.key)
+    svg.unlink()  # the docs show the PNG
 
 
 def show(table: Table) -> None:
