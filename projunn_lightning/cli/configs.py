@@ -37,8 +37,11 @@ def run(arguments: list[str]) -> None:
         prog="projunn configs", description="List the configs that come with the package, each with what it is."
     ).parse_args(arguments)
     comparisons = {path.parent.name: path for path in named("compare/*").values() if path.stem == "task"}
-    _show("Train one: projunn fit --config copying", named(""))
-    _show("On top of one: projunn fit --config copying --config strategies/ddp", named("*"))
+    configs = named("") | named("*")
+    whole = {name: path for name, path in configs.items() if {"model", "data"} <= read_config(path).keys()}
+    _show("Train one: projunn fit --config copying", whole)
+    overrides = {name: path for name, path in configs.items() if name not in whole}
+    _show("On top of one: projunn fit --config copying --config strategies/ddp", overrides)
     _show("Several recurrent layers on one task: projunn compare copying_200", comparisons)
     print(f"The files, with their options and results: {CONFIGS}")
 

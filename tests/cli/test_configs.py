@@ -156,6 +156,14 @@ class TestConfigs:
         assert all(find_config(name) for name in names)
         assert find_comparison(shown[-1].rpartition("compare ")[2])
 
+    def test_lists_apart_the_configs_that_need_no_other_one(self):
+        trained, on_top = run("configs").partition("Several")[0].split("On top of one")
+        paper = [f"paper/{name}" for name in ("adding", "copying", "permuted_mnist")]
+        assert [name for name in ("own_model", *paper) if f"  {name} " not in trained] == []
+        overrides = [name for name in ALL if name.startswith(("methods/", "overrides/", "strategies/"))]
+        assert overrides and [name for name in overrides if f"  {name} " not in on_top] == []
+        assert "  paper/" not in on_top
+
     def test_the_first_line_of_every_header_is_a_sentence(self):
         for name, path in ALL.items():
             assert re.fullmatch(r"[A-Za-z].*\.", description(path)), name
