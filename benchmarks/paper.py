@@ -194,6 +194,9 @@ def _solved(threshold: float, curves: list[list[dict[str, str]]]) -> Iterator[st
     """The cells of the steps and of the minutes until the task was solved, over the seeds that solved it."""
     below = [[row for row in curve if float(row["figure"]) < threshold] for curve in curves]
     solved = [(first[0], curve[-1]) for first, curve in zip(below, curves, strict=True) if first]
+    if not solved:
+        yield from ("not solved", "")
+        return
     number = f"{len(solved)} of {len(curves)} seeds" if len(solved) < len(curves) else ""
     yield ", ".join(filter(None, (spread([_steps(first) for first, _ in solved]), number)))
     yield spread([float(last["minutes"]) * _steps(first) / _steps(last) for first, last in solved])

@@ -86,7 +86,7 @@ def others(size: int, device: str) -> Contestants:
 
 
 def updates(device: str, size: int = 2048) -> list[Race]:
-    """One update by every method, and by projUNN at three ranks."""
+    """One update by every method, and by projUNN at several ranks."""
     contestants = {"W.add_": bare(*matrices(size, device))}
     for retraction in ("exponential", "polar", "cayley"):
         contestants[f"projUNN, {retraction}"] = ours(*matrices(size, device), retraction=retraction)

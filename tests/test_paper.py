@@ -71,7 +71,7 @@ class TestATable:
         assert "| recalled | steps until solved | minutes until solved | seeds |" in heads
         assert "| 0.5 | 1,000, 1 of 3 seeds | 2 | 2 of 3 finished |" in line
         table.file.write_text(self.rows(*self.seed(0, 3, 5)))
-        assert "| 0.5 | 0 of 1 seeds |  | 1 |" in list(paper.markdown(solved))[2]
+        assert "| 0.5 | not solved |  | 1 |" in list(paper.markdown(solved))[2]
 
     def test_without_a_run_says_how_to_train(self, table, capsys):
         paper.show(table)

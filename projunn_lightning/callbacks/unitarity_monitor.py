@@ -37,8 +37,8 @@ class UnitarityMonitor(Callback):
     - ``weights/unitarity_error/<weight>``: the unitarity error. With :class:`~projunn_lightning.ProjUNN` it is below
       1e-5 in float32;
     - ``weights/energy_kept/<weight>``: the share ``|a b^H|_F^2 / |D|_F^2`` of the optimizer's update D that its
-      approximation at rank k keeps (Kiani et al. 2022, Fig. 1a). If it is low, a higher rank or another sampler may
-      learn faster;
+      approximation at rank k keeps (Kiani et al. 2022, Fig. 1a). The sampler ``tangent`` approximates the tangent part
+      of D, and the share is of that part. If it is low, a higher rank or another sampler may learn faster;
     - ``weights/residual/<weight>``: with feedback, ``|E|_F / |D|_F``, where the residual E is the part of the last
       updates that rank k has left out;
     - ``weights/stable_rank/<weight>``: ``|D|_F^2 / |D|_2^2``, the effective rank of D;
