@@ -38,6 +38,7 @@ def run(arguments: list[str]) -> None:
     ).parse_args(arguments)
     comparisons = {path.parent.name: path for path in named("compare/*").values() if path.stem == "task"}
     configs = named("") | named("*")
+    # A config without a model or data cannot be trained by itself, whichever folder it is in.
     whole = {name: path for name, path in configs.items() if {"model", "data"} <= read_config(path).keys()}
     _show("Train one: projunn fit --config copying", whole)
     overrides = {name: path for name, path in configs.items() if name not in whole}
