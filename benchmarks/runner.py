@@ -207,7 +207,10 @@ def table(problems: dict[str, Problem], path: Path) -> Iterator[str]:
 
 
 def spread(figures: list[float]) -> str:
-    """The median, and the range if there is one, with three digits; whole numbers with all their digits."""
+    """The median, and the range if there is one, with three digits.
+
+    Whole numbers have all their digits, and four keep 99.96 % from reading 100 %.
+    """
     if not figures:
         return ""
     low, middle, high = (_digits(each) for each in (min(figures), statistics.median(figures), max(figures)))
@@ -215,7 +218,9 @@ def spread(figures: list[float]) -> str:
 
 
 def _digits(figure: float) -> str:
-    return f"{figure:.3g}" if abs(figure) < 100 else f"{figure:,.0f}"
+    if abs(figure) >= 100:
+        return f"{figure:,.0f}"
+    return f"{figure:.3g}" if abs(figure) < 99.9 else f"{figure:.4g}"
 
 
 def draw(problems: dict[str, Problem], path: Path, picture: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import paper
-from benchmarks.runner import read
+from benchmarks.runner import read, spread
 from tests.support.commands import run
 
 RUN = {"name": "a run", "fit": "--config copying", "published": "solved"}
@@ -99,6 +99,13 @@ def test_the_page_of_results_shows_the_tables_that_were_measured():
 
 
 @pytest.mark.slow
+def test_a_figure_is_not_rounded_up_to_100_percent():
+    assert spread([99.97, 99.95, 99.96]) == "99.96 (99.95 to 99.97)"
+    assert spread([100.0]) == "100"
+    assert spread([93.42]) == "93.4"
+    assert spread([2250]) == "2,250"
+
+
 def test_a_run_is_trained_and_goes_on_where_it_was_interrupted(table, tmp_path):
     fit = "--config copying --data.delay 5 --data.train_size 3200 --trainer.max_epochs"
     short, long = ({**RUN, "fit": f"{fit} {epochs}"} for epochs in (1, 3))
