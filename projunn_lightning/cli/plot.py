@@ -93,6 +93,7 @@ def draw(runs: list[Run], metric: str, baseline: float | None, output: Path) -> 
     if min(values) > 0 and max(values) > WIDE * min(values):
         axes.set_yscale("log")
     axes.set(xlabel="step", ylabel=metric)
+    axes.locator_params(axis="x", nbins=6)  # the labels of more ticks touch where steps have five digits
     axes.grid(alpha=0.2)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     output.parent.mkdir(parents=True, exist_ok=True)
