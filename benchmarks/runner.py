@@ -218,9 +218,11 @@ def spread(figures: list[float]) -> str:
 
 
 def _digits(figure: float) -> str:
-    if abs(figure) >= 100:
+    if abs(figure) >= 100 or figure == round(figure):
         return f"{figure:,.0f}"
-    return f"{figure:.3g}" if abs(figure) < 99.9 else f"{figure:.4g}"
+    if abs(figure) < 10:
+        return f"{figure:.3g}"
+    return f"{figure:.1f}" if abs(figure) < 99.9 else f"{figure:.4g}"
 
 
 def draw(problems: dict[str, Problem], path: Path, picture: Path) -> None:

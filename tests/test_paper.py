@@ -98,14 +98,13 @@ def test_the_page_of_results_shows_the_tables_that_were_measured():
     assert not [line for table in measured for line in paper.markdown(table) if line not in page]
 
 
-@pytest.mark.slow
-def test_a_figure_is_not_rounded_up_to_100_percent():
+def test_figures_have_three_digits_but_are_not_rounded_up_to_100_percent():
+    assert [spread([figure]) for figure in (0.4219, 93.42, 95.01)] == ["0.422", "93.4", "95.0"]
+    assert [spread([figure]) for figure in (12, 2250, 100.0)] == ["12", "2,250", "100"]
     assert spread([99.97, 99.95, 99.96]) == "99.96 (99.95 to 99.97)"
-    assert spread([100.0]) == "100"
-    assert spread([93.42]) == "93.4"
-    assert spread([2250]) == "2,250"
 
 
+@pytest.mark.slow
 def test_a_run_is_trained_and_goes_on_where_it_was_interrupted(table, tmp_path):
     fit = "--config copying --data.delay 5 --data.train_size 3200 --trainer.max_epochs"
     short, long = ({**RUN, "fit": f"{fit} {epochs}"} for epochs in (1, 3))
