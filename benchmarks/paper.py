@@ -253,6 +253,8 @@ def main() -> None:
         for run in table.runs
         if (table.key, run["name"], seed) not in done
     ]
+    if not missing:
+        print("no run is missing; python -m benchmarks.paper table prints the tables, and the lines that repeat a run")
     with ThreadPoolExecutor(options.jobs) as pool:
         for future in [pool.submit(train, *each, options.output, until) for each in missing]:
             future.result()

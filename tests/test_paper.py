@@ -98,6 +98,13 @@ def test_the_page_of_results_shows_the_tables_that_were_measured():
     assert not [line for table in measured for line in paper.markdown(table) if line not in page]
 
 
+def test_says_that_no_run_is_missing(monkeypatch, capsys):
+    monkeypatch.setattr(paper, "tables", dict)
+    monkeypatch.setattr("sys.argv", ["paper", "run"])
+    paper.main()
+    assert capsys.readouterr().out.startswith("no run is missing")
+
+
 def test_figures_have_three_digits_but_are_not_rounded_up_to_100_percent():
     assert [spread([figure]) for figure in (0.4219, 93.42, 95.01)] == ["0.422", "93.4", "95.0"]
     assert [spread([figure]) for figure in (12, 2250, 100.0)] == ["12", "2,250", "100"]

@@ -21,7 +21,7 @@ _PROJUNN = """\
 Train networks whose weights stay orthogonal or unitary, by projUNN.
 
   projunn configs                lists the configs that can be run
-  projunn fit --config copying   runs one: a unitary RNN, in about two minutes
+  projunn fit --config copying   runs one: a unitary RNN, in half a minute
   projunn fit --help             options of the model, the data and the method"""
 
 _SUBCOMMAND = """\
