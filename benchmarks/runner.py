@@ -209,7 +209,7 @@ def table(problems: dict[str, Problem], path: Path) -> Iterator[str]:
 def spread(figures: list[float]) -> str:
     """The median, and the range if there is one, with three digits.
 
-    Whole numbers have all their digits, and four keep 99.96 % from reading 100 %.
+    Whole numbers have all their digits. Figures from 99.9 to 100 have four, so that 99.96 % does not read 100 %.
     """
     if not figures:
         return ""
